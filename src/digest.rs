@@ -1,0 +1,206 @@
+//! Content digests: `sha256:` and 64 hex digits (OCI image spec, descriptor.md, "Digests").
+//!
+//! SHA-256 alone is accepted: it is what every registry serves and what image IDs and diff IDs are made of.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+
+use sha2::Digest as _;
+
+use crate::error::{Error, Kind, Result};
+
+/// A SHA-256 digest. `Display` and `parse` use the `sha256:<hex>` form.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// The digest of `bytes`.
+    pub fn of(bytes: &[u8]) -> Digest {
+        let mut hasher = Hasher::new();
+        hasher.update(bytes);
+        hasher.finish()
+    }
+
+    /// Parses `sha256:<64 lower-case hex digits>`; anything else is `Kind::Invalid`.
+    pub fn parse(text: &str) -> Result<Digest> {
+        let Some((algorithm, hex)) = text.split_once(':') else {
+            return Err(Error::new(Kind::Invalid, format!("digest {text:?} has no algorithm")));
+        };
+        if algorithm != "sha256" {
+            let message = format!("digest algorithm {algorithm:?} is not supported, only sha256");
+            return Err(Error::new(Kind::Invalid, message));
+        }
+        Digest::from_hex(hex).ok_or_else(|| {
+            Error::new(
+                Kind::Invalid,
+                format!("digest {text:?} does not have 64 lower-case hex digits"),
+            )
+        })
+    }
+
+    /// The digest written as 64 lower-case hex digits, or `None`.
+    pub fn from_hex(hex: &str) -> Option<Digest> {
+        let hex = hex.as_bytes();
+        if hex.len() != 64 {
+            return None;
+        }
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(hex.chunks_exact(2)) {
+            *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+        }
+        Some(Digest(bytes))
+    }
+
+    /// 64 lower-case hex digits, without the algorithm.
+    pub fn hex(&self) -> String {
+        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The first 12 hex digits, as people are shown.
+    pub fn short(&self) -> String {
+        let mut hex = self.hex();
+        hex.truncate(12);
+        hex
+    }
+}
+
+fn nibble(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha256:{}", self.hex())
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A running SHA-256.
+#[derive(Clone)]
+pub struct Hasher(sha2::Sha256);
+
+impl Hasher {
+    /// The state before the first byte.
+    #[allow(clippy::new_without_default)] // a default hasher says less than a new one
+    pub fn new() -> Hasher {
+        Hasher(sha2::Sha256::new())
+    }
+
+    /// Takes in the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all bytes taken in.
+    pub fn finish(self) -> Digest {
+        Digest(self.0.finalize().into())
+    }
+}
+
+/// A reader that hashes and counts what passes through it.
+pub struct HashingReader<R> {
+    inner: R,
+    hasher: Hasher,
+    count_bytes: u64,
+}
+
+impl<R: Read> HashingReader<R> {
+    /// Hashes everything that is read from `inner` from now on.
+    pub fn new(inner: R) -> Self {
+        HashingReader { inner, hasher: Hasher::new(), count_bytes: 0 }
+    }
+
+    /// Bytes read so far.
+    pub fn count_bytes(&self) -> u64 {
+        self.count_bytes
+    }
+
+    /// The digest of what was read, and the reader back.
+    pub fn finish(self) -> (Digest, R) {
+        (self.hasher.finish(), self.inner)
+    }
+}
+
+impl<R: Read> Read for HashingReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        self.count_bytes += count as u64;
+        Ok(count)
+    }
+}
+
+/// A writer that hashes and counts what passes through it.
+pub struct HashingWriter<W> {
+    inner: W,
+    hasher: Hasher,
+    count_bytes: u64,
+}
+
+impl<W: Write> HashingWriter<W> {
+    /// Hashes everything that is written to `inner` from now on.
+    pub fn new(inner: W) -> Self {
+        HashingWriter { inner, hasher: Hasher::new(), count_bytes: 0 }
+    }
+
+    /// Bytes written so far.
+    pub fn count_bytes(&self) -> u64 {
+        self.count_bytes
+    }
+
+    /// The digest of what was written, and the writer back.
+    pub fn finish(self) -> (Digest, W) {
+        (self.hasher.finish(), self.inner)
+    }
+}
+
+impl<W: Write> Write for HashingWriter<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.inner.write(bytes)?;
+        self.hasher.update(&bytes[..count]);
+        self.count_bytes += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    #[test]
+    fn parses_what_it_prints() {
+        assert_eq!(Digest::of(b"").to_string(), EMPTY);
+        assert_eq!(Digest::parse(EMPTY).unwrap(), Digest::of(b""));
+        assert_eq!(Digest::of(b"").short(), "e3b0c44298fc");
+    }
+
+    #[test]
+    fn refuses_by_name() {
+        for (text, why) in [
+            ("e3b0", "has no algorithm"),
+            ("sha512:00", "\"sha512\" is not supported"),
+            ("sha256:00", "64 lower-case hex digits"),
+            (&EMPTY.replace('e', "E"), "64 lower-case hex digits"),
+            (&EMPTY.replace("e3", "é"), "64 lower-case hex digits"),
+        ] {
+            let error = Digest::parse(text).unwrap_err();
+            assert_eq!(error.kind(), Kind::Invalid);
+            assert!(error.to_string().contains(why), "{error}");
+        }
+    }
+}

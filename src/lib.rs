@@ -1,0 +1,15 @@
+//! vaquita: a small container engine that a device fleet can trust.
+//!
+//! Modules are layered; each uses only what stands above it in this list, and `tests/layering.rs` holds that to be so.
+#![deny(unsafe_op_in_unsafe_fn)]
+
+pub mod sys;
+
+pub mod digest;
+pub mod error;
+pub mod json;
+pub mod reference;
+
+pub mod oci;
+
+pub mod delta;

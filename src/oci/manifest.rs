@@ -1,0 +1,156 @@
+//! Manifests and image indexes, both Docker's (schema 2, list v2) and OCI's: the same fields under other media types.
+
+use miniserde::{Deserialize, Serialize};
+
+use super::platform::Platform;
+use crate::digest::Digest;
+use crate::error::{Error, Kind, Result};
+use crate::json;
+
+/// Docker's single-platform manifest (distribution, "Image Manifest V 2, Schema 2").
+pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// Docker's manifest list.
+pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+/// OCI image manifest (image spec, manifest.md).
+pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// OCI image index (image spec, image-index.md).
+pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+/// The most layers accepted in one image; overlayfs itself takes 500 lower directories.
+pub const MAX_LAYERS: usize = 500;
+/// The most entries accepted in one index.
+pub const MAX_INDEX_ENTRIES: usize = 10_000;
+
+/// Names a blob (OCI image spec, descriptor.md).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[allow(missing_docs)] // the spec's field names say it
+pub struct Descriptor {
+    #[serde(rename = "mediaType")]
+    pub media_type: String,
+    pub digest: String,
+    pub size: u64,
+    pub platform: Option<Platform>,
+}
+
+impl Descriptor {
+    /// The digest, checked.
+    pub fn digest(&self) -> Result<Digest> {
+        Digest::parse(&self.digest)
+    }
+}
+
+/// A single-platform manifest.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Manifest {
+    #[serde(rename = "schemaVersion")]
+    pub schema_version: u32,
+    #[serde(rename = "mediaType")]
+    pub media_type: Option<String>,
+    pub config: Descriptor,
+    pub layers: Vec<Descriptor>,
+}
+
+#[derive(Deserialize)]
+struct Index {
+    manifests: Vec<Descriptor>,
+}
+
+/// Tells what a manifest document is.
+#[derive(Deserialize)]
+struct Probe {
+    #[serde(rename = "schemaVersion")]
+    schema_version: Option<u32>,
+    #[serde(rename = "mediaType")]
+    media_type: Option<String>,
+}
+
+/// What a reference resolved to.
+#[derive(Debug)]
+pub enum Document {
+    /// One image.
+    Manifest(Manifest),
+    /// One image for each of several platforms.
+    Index(Vec<Descriptor>),
+}
+
+impl Document {
+    /// Parses a manifest or an index. `content_type` is what the registry answered and decides only where the document
+    /// itself does not say what it is; `what` names it in errors.
+    pub fn parse(bytes: &[u8], content_type: &str, what: &str) -> Result<Document> {
+        let probe: Probe = json::parse(bytes, what)?;
+        if probe.schema_version != Some(2) {
+            let version = probe.schema_version.map_or("no".to_string(), |v| v.to_string());
+            let message = format!("{what}: schema version {version} is not supported, only 2");
+            return Err(Error::new(Kind::Unsupported, message));
+        }
+        match probe.media_type.as_deref().unwrap_or(content_type) {
+            DOCKER_MANIFEST | OCI_MANIFEST => parse_manifest(bytes, what).map(Document::Manifest),
+            DOCKER_LIST | OCI_INDEX => parse_index(bytes, what).map(Document::Index),
+            other => {
+                let message = format!(
+                    "{what}: media type {other:?} is neither an image manifest nor an index"
+                );
+                Err(Error::new(Kind::Unsupported, message))
+            }
+        }
+    }
+}
+
+fn parse_manifest(bytes: &[u8], what: &str) -> Result<Manifest> {
+    let manifest: Manifest = json::parse(bytes, what)?;
+    if manifest.layers.len() > MAX_LAYERS {
+        let message =
+            format!("{what}: {} layers, the limit is {MAX_LAYERS}", manifest.layers.len());
+        return Err(Error::new(Kind::Invalid, message));
+    }
+    Ok(manifest)
+}
+
+fn parse_index(bytes: &[u8], what: &str) -> Result<Vec<Descriptor>> {
+    let index: Index = json::parse(bytes, what)?;
+    if index.manifests.len() > MAX_INDEX_ENTRIES {
+        let count = index.manifests.len();
+        let message = format!("{what}: {count} entries, the limit is {MAX_INDEX_ENTRIES}");
+        return Err(Error::new(Kind::Invalid, message));
+    }
+    Ok(index.manifests)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(extra: &str) -> String {
+        let descriptor = format!(r#"{{"mediaType":"m","digest":"{}","size":1}}"#, Digest::of(b""));
+        format!(r#"{{"schemaVersion":2,{extra}"config":{descriptor},"layers":[{descriptor}]}}"#)
+    }
+
+    #[test]
+    fn takes_the_type_from_the_document_first() {
+        let named = manifest(&format!(r#""mediaType":"{OCI_MANIFEST}","#));
+        for (text, content_type) in
+            [(named.as_str(), "text/plain"), (&manifest(""), DOCKER_MANIFEST)]
+        {
+            let Ok(Document::Manifest(m)) = Document::parse(text.as_bytes(), content_type, "x")
+            else {
+                panic!("not a manifest: {text}")
+            };
+            assert_eq!(m.layers[0].digest().unwrap(), Digest::of(b""));
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_no_image() {
+        let text = r#"{"schemaVersion":1,"name":"x"}"#;
+        let error = Document::parse(text.as_bytes(), OCI_MANIFEST, "manifest of x").unwrap_err();
+        assert_eq!(error.to_string(), "manifest of x: schema version 1 is not supported, only 2");
+        let error = Document::parse(manifest("").as_bytes(), "text/html", "x").unwrap_err();
+        assert_eq!(error.kind(), Kind::Unsupported);
+        let entry = r#"{"mediaType":"","digest":"","size":0}"#;
+        let many =
+            format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, vec![entry; 10_001].join(","));
+        let error = Document::parse(many.as_bytes(), OCI_INDEX, "x").unwrap_err();
+        assert_eq!(error.to_string(), "x: 10001 entries, the limit is 10000");
+    }
+}

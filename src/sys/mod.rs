@@ -1,0 +1,4 @@
+//! The boundary to the kernel: the only module with unsafe code, and the only one that knows libc's constants.
+//! Functions here do one thing, take descriptors and plain values, and return the kernel's error number; which object
+//! failed, and what to do about it, is for the caller to say.
+#![allow(unsafe_code)]
