@@ -9,6 +9,8 @@ pub mod digest;
 pub mod error;
 pub mod json;
 pub mod reference;
+pub mod time;
+pub mod units;
 
 pub mod oci;
 

@@ -2,3 +2,6 @@
 //! Functions here do one thing, take descriptors and plain values, and return the kernel's error number; which object
 //! failed, and what to do about it, is for the caller to say.
 #![allow(unsafe_code)]
+
+pub mod host;
+pub mod lock;

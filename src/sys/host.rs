@@ -1,0 +1,48 @@
+//! What the kernel says about itself and this machine.
+
+use std::io;
+
+use rustix::rand::{GetRandomFlags, getrandom};
+
+/// The fields of uname(2) that are shown or acted on.
+#[derive(Clone, Debug)]
+pub struct Uname {
+    /// The kernel's name for the CPU: `armv7l`, `x86_64`.
+    pub machine: String,
+    /// The kernel release: `6.1.0-18-arm64`.
+    pub release: String,
+    /// The host name.
+    pub hostname: String,
+}
+
+/// uname(2).
+pub fn uname() -> Uname {
+    let names = rustix::system::uname();
+    let text = |field: &std::ffi::CStr| field.to_string_lossy().into_owned();
+    Uname {
+        machine: text(names.machine()),
+        release: text(names.release()),
+        hostname: text(names.nodename()),
+    }
+}
+
+/// Whether this process has the effective user ID 0.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Physical memory in bytes (sysinfo(2)).
+pub fn memory_bytes() -> u64 {
+    let info = rustix::system::sysinfo();
+    info.totalram as u64 * u64::from(info.mem_unit)
+}
+
+/// 32 random bytes from the kernel (getrandom(2)), good enough for identifiers and keys.
+pub fn random() -> io::Result<[u8; 32]> {
+    let mut bytes = [0; 32];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        filled += getrandom(&mut bytes[filled..], GetRandomFlags::empty())?;
+    }
+    Ok(bytes)
+}
