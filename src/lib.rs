@@ -15,3 +15,5 @@ pub mod units;
 pub mod oci;
 
 pub mod delta;
+
+pub mod registry;

@@ -1,0 +1,245 @@
+//! The client: what it is told, and how one question becomes one answer.
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ureq::Body;
+use ureq::http::Response;
+
+use super::authorize::Grants;
+use super::location::{self, Policy};
+use super::transport::{Connect, Lookup, SpeaksPlain};
+use super::{failure, transport};
+use crate::error::{Error, Kind, Result};
+use crate::reference::Reference;
+
+/// Time to reach a host and to finish the TLS handshake.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest silence in the middle of an answer.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// Redirects followed for one question.
+const MAX_REDIRECTS: usize = 10;
+/// The largest head of an answer, in bytes.
+const MAX_HEADER_BYTES: usize = 64 << 10;
+/// The body of a redirect or refusal is read up to this many bytes, so that its connection serves again.
+const MAX_DRAINED_BYTES: u64 = 64 << 10;
+/// Connections kept open between questions: two blobs at a time and the manifest's.
+const MAX_IDLE_CONNECTIONS: usize = 4;
+
+/// A user name and a password for one registry.
+#[derive(Clone)]
+pub struct Credentials {
+    /// `host[:port]` as in references; `docker.io` for Docker Hub.
+    pub registry: String,
+    /// The user's name.
+    pub user: String,
+    /// The password or access token. Sent to the registry, or to the token service that it names; never logged.
+    pub password: String,
+}
+
+/// How to reach registries.
+#[derive(Clone)]
+pub struct Options {
+    /// Certificate authorities (PEM) to believe instead of the system's.
+    pub ca_files: Vec<PathBuf>,
+    /// `host[:port]` that may be spoken to over plain HTTP or with any certificate, as Docker's `insecure-registries`.
+    pub insecure: Vec<String>,
+    /// Whom to be; anonymous where none fits.
+    pub credentials: Vec<Credentials>,
+    /// The `User-Agent` header; printable ASCII.
+    pub user_agent: String,
+    /// Time to reach a host and to finish the TLS handshake.
+    pub connect_timeout: Duration,
+    /// The longest silence in the middle of an answer.
+    pub read_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            ca_files: Vec::new(),
+            insecure: Vec::new(),
+            credentials: Vec::new(),
+            user_agent: concat!("vaquita/", env!("CARGO_PKG_VERSION")).to_string(),
+            connect_timeout: CONNECT_TIMEOUT,
+            read_timeout: READ_TIMEOUT,
+        }
+    }
+}
+
+/// A client that keeps connections and tokens for as long as it lives. It may be shared between threads.
+pub struct Client {
+    agent: ureq::Agent,
+    pub(super) options: Options,
+    pub(super) grants: Mutex<Grants>,
+    /// Hosts that were found to speak plain HTTP, and may.
+    plain_hosts: Mutex<Vec<String>>,
+}
+
+/// One thing to ask a registry for.
+pub(super) struct Question<'a> {
+    pub(super) reference: &'a Reference,
+    /// What follows `/v2/<repository>/`.
+    pub(super) path: String,
+    pub(super) headers: Vec<(&'static str, String)>,
+    /// The question in words: `get manifest of busybox:latest`.
+    pub(super) doing: String,
+}
+
+/// An answer before its status is judged.
+pub(super) struct Answer {
+    pub(super) response: Response<Body>,
+    /// `scheme://host[:port]` of who gave it: the registry, or where it redirected to.
+    pub(super) origin: String,
+    /// The registry itself gave it. Another host's 401 is answered with nothing.
+    pub(super) is_home: bool,
+}
+
+impl Answer {
+    /// The status as a number.
+    pub(super) fn status(&self) -> u16 {
+        self.response.status().as_u16()
+    }
+
+    /// A header that is text.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.response.headers().get(name)?.to_str().ok()
+    }
+
+    /// Reads what is left of a small body, so that the connection can be used again.
+    pub(super) fn drain(self) {
+        let mut rest = self.response.into_body().into_reader().take(MAX_DRAINED_BYTES);
+        // A failure only means that the connection is not kept.
+        let _ = std::io::copy(&mut rest, &mut std::io::sink());
+    }
+}
+
+impl Client {
+    /// A client; nothing is read or connected until it is asked something.
+    pub fn new(options: Options) -> Result<Client> {
+        if !options.user_agent.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+            let message = format!("user agent {:?} is not printable ASCII", options.user_agent);
+            return Err(Error::new(Kind::Invalid, message));
+        }
+        let config = ureq::Agent::config_builder()
+            .proxy(None)
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .user_agent(options.user_agent.as_str())
+            .max_response_header_size(MAX_HEADER_BYTES)
+            .input_buffer_size(transport::INPUT_BUFFER_BYTES)
+            .output_buffer_size(transport::OUTPUT_BUFFER_BYTES)
+            .max_idle_connections(MAX_IDLE_CONNECTIONS)
+            .timeout_connect(Some(options.connect_timeout))
+            .timeout_recv_response(Some(options.read_timeout))
+            .timeout_per_read(Some(options.read_timeout))
+            .timeout_per_write(Some(options.read_timeout))
+            .build();
+        let connect = Connect::new(&options);
+        Ok(Client {
+            agent: ureq::Agent::with_parts(config, connect, Lookup),
+            options,
+            grants: Mutex::new(Grants::default()),
+            plain_hosts: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// Asks, authorizes once if the registry wants it, and returns an answer of status 200 or 206.
+    pub(super) fn ask(&self, question: &Question) -> Result<Answer> {
+        let held = locked(&self.grants).find(question.reference);
+        let mut answer = self.ask_with(question, held.as_deref())?;
+        if answer.status() == 401 && answer.is_home {
+            let fresh = self.authorize(question, answer)?;
+            answer = self.ask_with(question, Some(&fresh))?;
+        }
+        match answer.status() {
+            200 | 206 => Ok(answer),
+            _ => Err(failure::of_status(answer, question)),
+        }
+    }
+
+    /// TLS first; plain HTTP only if the host shows that it speaks that, and may.
+    fn ask_with(&self, question: &Question, authorization: Option<&str>) -> Result<Answer> {
+        let host = location::wire_name(question.reference.registry());
+        let url = |scheme: &str| {
+            let repository = question.reference.repository();
+            format!("{scheme}://{host}/v2/{repository}/{}", question.path)
+        };
+        if !locked(&self.plain_hosts).iter().any(|plain| plain == host) {
+            let result = self.send(&url("https"), &question.headers, authorization);
+            let may_be_plain = self.policy(host) != Policy::Verified;
+            match result {
+                Err(ureq::Error::Other(cause)) if may_be_plain && cause.is::<SpeaksPlain>() => {}
+                result => return result.map_err(|e| failure::of_transport(e, &question.doing)),
+            }
+        }
+        let answer = self
+            .send(&url("http"), &question.headers, authorization)
+            .map_err(|e| failure::of_transport(e, &question.doing))?;
+        let mut plain_hosts = locked(&self.plain_hosts);
+        if !plain_hosts.iter().any(|plain| plain == host) {
+            plain_hosts.push(host.to_string());
+        }
+        Ok(answer)
+    }
+
+    /// One GET and the redirects that it meets. `authorization` goes to the origin of `url` only: what a registry
+    /// redirects to is a blob store of someone else.
+    pub(super) fn send(
+        &self,
+        url: &str,
+        headers: &[(&'static str, String)],
+        authorization: Option<&str>,
+    ) -> Result<Answer, ureq::Error> {
+        let home = location::origin(url);
+        let mut url = url.to_string();
+        for _ in 0..=MAX_REDIRECTS {
+            let mut request = self.agent.get(&url);
+            for (name, value) in headers {
+                request = request.header(*name, value);
+            }
+            let origin = location::origin(&url).to_string();
+            let is_home = origin == home;
+            if let Some(value) = authorization.filter(|_| is_home) {
+                request = request.header("authorization", value);
+            }
+            let answer = Answer { response: request.call()?, origin, is_home };
+            let Some(next) = redirect(&answer).map(|to| location::follow(&url, to)) else {
+                return Ok(answer);
+            };
+            self.check_downgrade(home, &next)?;
+            answer.drain();
+            url = next;
+        }
+        Err(ureq::Error::TooManyRedirects)
+    }
+
+    /// Refuses a way from TLS to plain HTTP, unless it leads to a host that is let off.
+    pub(super) fn check_downgrade(&self, home: &str, next: &str) -> Result<(), ureq::Error> {
+        let origin = location::origin(next);
+        match origin.strip_prefix("http://") {
+            Some(host) if home.starts_with("https:") && self.policy(host) == Policy::Verified => {
+                let message = format!("{home} leads to {origin}, away from https: refused");
+                Err(ureq::Error::Other(Box::new(Error::new(Kind::Invalid, message))))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn policy(&self, authority: &str) -> Policy {
+        location::policy(authority, &self.options.insecure)
+    }
+}
+
+fn redirect(answer: &Answer) -> Option<&str> {
+    let moved = matches!(answer.status(), 301 | 302 | 303 | 307 | 308);
+    answer.header("location").filter(|_| moved)
+}
+
+/// The value behind `mutex`. A thread that panicked while it held the lock left a list that is still a list.
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

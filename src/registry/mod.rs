@@ -1,0 +1,22 @@
+//! The client of an OCI distribution registry (distribution spec 1.1; Docker Registry v2).
+//!
+//! It turns references into verified manifests and blobs into streams, and owns ureq and rustls. It knows nothing of
+//! what is on disk, and it does not try again: `Client::blob` takes an offset so that whoever stores the bytes can go
+//! on where it stood.
+//!
+//! A request flows: `resolve`/`blob` say what is wanted -> `client` sends it, over TLS or as the policy of the host
+//! allows (`location`), follows redirects, and answers one 401 (`challenge`, `authorize`) -> `transport` dials and, for
+//! https, shakes hands (`trust` says whom to believe, `tls` is the cryptography) -> `failure` turns whatever went wrong
+//! into one line.
+
+mod authorize;
+mod blob;
+mod challenge;
+mod client;
+mod failure;
+mod location;
+mod resolve;
+mod transport;
+
+pub use client::{Client, Credentials, Options};
+pub use resolve::Resolved;
