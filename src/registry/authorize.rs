@@ -92,7 +92,7 @@ impl Client {
         let scope = challenge.parameter("scope").unwrap_or(&default_scope);
         let service = challenge.parameter("service");
         let url = token_url(realm, service, scope);
-        self.check_downgrade(home, &url).map_err(|e| failure::of_transport(e, &doing))?;
+        self.check_hop(home, &url).map_err(|e| failure::of_transport(e, &doing))?;
         let answer = self
             .send(&url, &[], self.basic(reference).as_deref())
             .map_err(|e| failure::of_transport(e, &doing))?;

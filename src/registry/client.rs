@@ -21,8 +21,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// Redirects followed for one question.
 const MAX_REDIRECTS: usize = 10;
-/// The largest head of an answer, in bytes.
-const MAX_HEADER_BYTES: usize = 64 << 10;
+/// The largest head of an answer, in bytes. It has to be seen whole in the input buffer; signed URLs in redirects are
+/// the longest that registries send, some 4 KiB.
+const MAX_HEADER_BYTES: usize = 24 << 10;
+const _: () = assert!(MAX_HEADER_BYTES < transport::INPUT_BUFFER_BYTES);
 /// The body of a redirect or refusal is read up to this many bytes, so that its connection serves again.
 const MAX_DRAINED_BYTES: u64 = 64 << 10;
 /// Connections kept open between questions: two blobs at a time and the manifest's.
@@ -210,21 +212,23 @@ impl Client {
             let Some(next) = redirect(&answer).map(|to| location::follow(&url, to)) else {
                 return Ok(answer);
             };
-            self.check_downgrade(home, &next)?;
+            self.check_hop(home, &next)?;
             answer.drain();
             url = next;
         }
         Err(ureq::Error::TooManyRedirects)
     }
 
-    /// Refuses a way from TLS to plain HTTP, unless it leads to a host that is let off.
-    pub(super) fn check_downgrade(&self, home: &str, next: &str) -> Result<(), ureq::Error> {
-        let origin = location::origin(next);
-        match origin.strip_prefix("http://") {
-            Some(host) if home.starts_with("https:") && self.policy(host) == Policy::Verified => {
-                let message = format!("{home} leads to {origin}, away from https: refused");
-                Err(ureq::Error::Other(Box::new(Error::new(Kind::Invalid, message))))
-            }
+    /// Refuses a way from TLS to plain HTTP, unless it leads to a host that is let off, and any to another protocol.
+    pub(super) fn check_hop(&self, home: &str, next: &str) -> Result<(), ureq::Error> {
+        let refuse = |why: &str| {
+            let message = format!("redirected to {next}: {why}");
+            Err(ureq::Error::Other(Box::new(Error::new(Kind::Invalid, message))))
+        };
+        let plain_host = location::origin(next).strip_prefix("http://");
+        match plain_host.map(|host| self.policy(host)) {
+            Some(Policy::Verified) if home.starts_with("https:") => refuse("away from https"),
+            None if !next.starts_with("https://") => refuse("not http or https"),
             _ => Ok(()),
         }
     }

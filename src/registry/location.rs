@@ -54,7 +54,7 @@ pub(super) fn origin(url: &str) -> &str {
 pub(super) fn follow(base: &str, location: &str) -> String {
     let location = location.split('#').next().unwrap_or_default();
     let origin = origin(base);
-    if location.starts_with("http://") || location.starts_with("https://") {
+    if location.split(['/', '?']).next().is_some_and(|first| first.ends_with(':')) {
         return location.to_string();
     }
     if location.starts_with("//") {
@@ -80,6 +80,7 @@ mod tests {
     fn follows_locations() {
         for (location, expected) in [
             ("https://b/y", "https://b/y"),
+            ("ftp://b/y", "ftp://b/y"),
             ("//b:1/y?z", "https://b:1/y?z"),
             ("/y#part", "https://a:5/y"),
             ("y", "https://a:5/v2/y"),

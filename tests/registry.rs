@@ -1,0 +1,8 @@
+//! The registry client against a hostile server in this process, and against Debian's docker-registry.
+
+#[path = "registry/debian.rs"]
+mod debian;
+#[path = "registry/hostile.rs"]
+mod hostile;
+#[path = "registry/server.rs"]
+mod server;

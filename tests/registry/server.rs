@@ -1,0 +1,135 @@
+//! A server on 127.0.0.1 that answers each request with the bytes it is given, well-formed or not.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use vaquita::digest::Digest;
+use vaquita::oci::manifest::{Descriptor, OCI_MANIFEST};
+use vaquita::oci::platform::Platform;
+use vaquita::reference::Reference;
+use vaquita::registry::{Client, Options};
+
+/// The head of a request, as it came.
+pub type Head = String;
+type Handler = dyn Fn(&Head) -> Vec<u8> + Send + Sync;
+
+/// A running server; its thread ends with the test process.
+pub struct Server {
+    /// `127.0.0.1:port`
+    pub authority: String,
+    heads: Arc<Mutex<Vec<Head>>>,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Server {
+    /// Answers every request with what `handler` makes of its head; a body that is empty after its head is complete
+    /// ends the connection.
+    pub fn start(handler: impl Fn(&Head) -> Vec<u8> + Send + Sync + 'static) -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let authority = listener.local_addr().unwrap().to_string();
+        let heads = Arc::new(Mutex::new(Vec::new()));
+        let (handler, seen): (Arc<Handler>, _) = (Arc::new(handler), heads.clone());
+        let connections = Arc::new(AtomicUsize::new(0));
+        let count = connections.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                count.fetch_add(1, Ordering::SeqCst);
+                let (handler, seen) = (handler.clone(), seen.clone());
+                thread::spawn(move || serve(stream.unwrap(), &*handler, &seen));
+            }
+        });
+        Server { authority, heads, connections }
+    }
+
+    /// The heads of all requests so far.
+    pub fn heads(&self) -> Vec<Head> {
+        self.heads.lock().unwrap().clone()
+    }
+
+    /// Connections so far, attempts at TLS included.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+
+    /// `repository` on this server.
+    pub fn reference(&self, repository: &str) -> Reference {
+        Reference::parse(&format!("{}/{repository}", self.authority)).unwrap()
+    }
+}
+
+fn serve(mut stream: TcpStream, handler: &Handler, seen: &Mutex<Vec<Head>>) {
+    while let Some(head) = read_head(&mut stream) {
+        let answer = match head.starts_with("GET ") {
+            true => handler(&head),
+            false => b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n".to_vec(),
+        };
+        let ends = answer.is_empty() || answer.windows(17).any(|w| w == b"Connection: close");
+        if head.starts_with("GET ") {
+            seen.lock().unwrap().push(head);
+        }
+        if stream.write_all(&answer).is_err() || ends {
+            return;
+        }
+    }
+}
+
+/// Reads to the empty line, or one chunk of what is no HTTP.
+fn read_head(stream: &mut TcpStream) -> Option<Head> {
+    let mut bytes = Vec::new();
+    while !bytes.ends_with(b"\r\n\r\n") {
+        let mut chunk = [0];
+        match stream.read(&mut chunk) {
+            Ok(1) => bytes.push(chunk[0]),
+            _ => return None,
+        }
+        if bytes[0] != b'G' {
+            return Some("no HTTP".into());
+        }
+    }
+    Some(String::from_utf8(bytes).unwrap())
+}
+
+/// A complete answer; `headers` end in CRLF each.
+pub fn answer(status: u16, headers: &str, body: &[u8]) -> Vec<u8> {
+    let length = body.len();
+    let mut bytes =
+        format!("HTTP/1.1 {status} X\r\n{headers}Content-Length: {length}\r\n\r\n").into_bytes();
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// 200 with an OCI manifest.
+pub fn manifest_answer(body: &[u8]) -> Vec<u8> {
+    answer(200, &format!("Content-Type: {OCI_MANIFEST}\r\n"), body)
+}
+
+/// The descriptor of `bytes`.
+pub fn descriptor(bytes: &[u8]) -> Descriptor {
+    Descriptor {
+        media_type: "application/octet-stream".into(),
+        digest: Digest::of(bytes).to_string(),
+        size: bytes.len() as u64,
+        platform: None,
+    }
+}
+
+/// A manifest without layers whose configuration is `config`.
+pub fn manifest(config: &[u8]) -> Vec<u8> {
+    let (digest, size) = (Digest::of(config), config.len());
+    let config = format!(r#"{{"mediaType":"m","digest":"{digest}","size":{size}}}"#);
+    let head = format!(r#""schemaVersion":2,"mediaType":"{OCI_MANIFEST}""#);
+    format!(r#"{{{head},"config":{config},"layers":[]}}"#).into_bytes()
+}
+
+/// A client with the defaults.
+pub fn client() -> Client {
+    Client::new(Options::default()).unwrap()
+}
+
+/// The platform that the tests ask for.
+pub fn platform() -> Platform {
+    Platform::linux("arm", Some("v7"))
+}
