@@ -41,7 +41,7 @@ impl Rollsum {
     /// The weak sum as librsync writes it.
     #[inline(always)]
     pub fn digest(self) -> u32 {
-        self.s2 << 16 | self.s1 & 0xffff
+        self.s2 << 16 | (self.s1 & 0xffff)
     }
 }
 
@@ -56,7 +56,7 @@ mod tests {
             (&b""[..], 0),
             (&[0], 31 << 16 | 31),
             (&[1, 2, 3], (32 + 65 + 99) << 16 | 99),
-            (&[255; 300], ((286 * (300 * 301 / 2)) % 65536) << 16 | (286 * 300) % 65536),
+            (&[255; 300], (((286 * (300 * 301 / 2)) % 65536) << 16) | ((286 * 300) % 65536)),
         ] {
             assert_eq!(Rollsum::of(bytes).digest(), digest, "{bytes:?}");
         }
