@@ -16,4 +16,5 @@ pub mod oci;
 
 pub mod delta;
 
+pub mod container;
 pub mod registry;

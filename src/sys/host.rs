@@ -46,3 +46,11 @@ pub fn random() -> io::Result<[u8; 32]> {
     }
     Ok(bytes)
 }
+
+/// Whether `/` is kept in memory, as the kernel's initial rootfs is: pivot_root(2) may then be refused.
+pub fn root_is_initial() -> bool {
+    const RAMFS_MAGIC: u64 = 0x8584_58f6;
+    const TMPFS_MAGIC: u64 = 0x0102_1994;
+    rustix::fs::statfs(c"/")
+        .is_ok_and(|fs| matches!(fs.f_type as u64 & 0xffff_ffff, RAMFS_MAGIC | TMPFS_MAGIC))
+}

@@ -3,5 +3,16 @@
 //! failed, and what to do about it, is for the caller to say.
 #![allow(unsafe_code)]
 
+pub mod capability;
+pub mod channel;
+pub mod descriptor;
 pub mod host;
+pub mod interface;
 pub mod lock;
+pub mod mount;
+pub mod node;
+pub mod process;
+pub mod signal;
+pub mod terminal;
+
+pub use rustix::io::Errno;

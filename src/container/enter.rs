@@ -1,0 +1,329 @@
+//! The child's side of a start: it walks the plan's steps and becomes the command.
+//!
+//! It runs between fork and exec, so it allocates nothing, locks nothing and logs nothing; all strings were laid out
+//! before the fork, all else lies on the stack. A step that fails is told to the parent as numbers.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use crate::sys::mount::{self, Restriction};
+use crate::sys::process::{self, ExecList, Namespace};
+use crate::sys::{Errno, capability, channel, descriptor, interface, node, signal, terminal};
+
+use super::account::{Account, Missing, Request};
+use super::elf;
+use super::failure::{Note, Report};
+use super::plan::Plan;
+use super::step::{Mount, Step};
+
+/// What was prepared before the fork for the child to use.
+pub struct Prepared<'a> {
+    /// What to do.
+    pub plan: &'a Plan,
+    /// The command's arguments.
+    pub arguments: ExecList,
+    /// Its environment, with room for HOME.
+    pub environment: ExecList,
+    /// Empty, with room for as many as the plan opens.
+    pub sources: Vec<OwnedFd>,
+    /// Which standard descriptors were closed: bit n for descriptor n.
+    pub closed_stdio: u8,
+}
+
+/// The child on its way through the steps.
+struct Child<'a> {
+    prepared: &'a mut Prepared<'a>,
+    channel: &'a OwnedFd,
+    host_root: Option<OwnedFd>,
+    moved: bool,
+    terminal: Option<OwnedFd>,
+    account: Option<Account>,
+}
+
+/// Why a step failed.
+struct Fault {
+    errno: Errno,
+    note: Note,
+    candidate: u16,
+}
+
+impl From<Errno> for Fault {
+    fn from(errno: Errno) -> Fault {
+        Fault { errno, note: Note::None, candidate: 0 }
+    }
+}
+
+/// Walks the steps; returns only if one failed, after telling the parent which.
+pub fn enter<'a>(prepared: &'a mut Prepared<'a>, channel: &'a OwnedFd) {
+    let plan = prepared.plan;
+    let mut child =
+        Child { prepared, channel, host_root: None, moved: false, terminal: None, account: None };
+    for (number, step) in plan.steps.iter().enumerate() {
+        if let Err(fault) = child.take(step) {
+            let Fault { errno, note, candidate } = fault;
+            let report =
+                Report { step: number as u16, candidate, errno: errno.raw_os_error(), note };
+            // If the parent is gone too, there is nobody to tell.
+            let _ = channel::send(channel, &report.to_bytes(), None);
+            return;
+        }
+    }
+}
+
+impl Child<'_> {
+    fn take(&mut self, step: &Step) -> Result<(), Fault> {
+        match step {
+            Step::DieWithParent => self.die_with_parent()?,
+            Step::StartSession => process::start_session()?,
+            Step::SetUmask(mask) => process::set_umask(*mask),
+            Step::Unshare(namespace) => unshare(*namespace)?,
+            Step::MakeMountsPrivate => mount::make_all_private()?,
+            Step::HoldHostRoot => self.host_root = Some(descriptor::open_path(c"/")?),
+            Step::OpenSource(path) => self.prepared.sources.push(descriptor::open_path(path)?),
+            Step::Mount(mount) => self.mount(mount)?,
+            Step::ChangeDirectory { path, make } => change_directory(path, *make)?,
+            Step::Link { target, path } => node::make_link(target, path)?,
+            Step::EnterRoot => self.enter_root()?,
+            Step::MakeDevice { path, device, alone } => self.make_device(path, device, *alone)?,
+            Step::OpenTerminal => self.open_terminal()?,
+            Step::Bind { source, target, restriction } => {
+                self.bind(*source, target, *restriction)?
+            }
+            Step::LeaveHost(mounts) => self.leave_host(mounts)?,
+            Step::Mask(path) => mask(path)?,
+            Step::MakeReadOnly(path) => make_read_only(path)?,
+            Step::ForbidDevices(path) => {
+                mount::restrict_one(path, Restriction { read_only: false, no_devices: true })?;
+            }
+            Step::SetHostname(name) => process::set_hostname(name)?,
+            Step::BringLoopbackUp => interface::bring_loopback_up()?,
+            Step::LookUpUser(request) => self.account = Some(look_up(request)?),
+            Step::SetStdio { tty, stdin } => self.set_stdio(*tty, *stdin)?,
+            Step::CloseDescriptors => descriptor::close_all_on_exec()?,
+            Step::BoundCapabilities(mask) => capability::bound(*mask)?,
+            Step::ChangeUser => self.change_user()?,
+            Step::ReduceCapabilities(mask) => self.reduce_capabilities(*mask)?,
+            Step::ForbidNewPrivileges => process::set_no_new_privileges()?,
+            Step::ResetSignals => signal::reset_all(),
+            Step::Execute => return Err(self.execute()),
+        }
+        Ok(())
+    }
+
+    /// The parent may have ended before the request was made: then the other end of the channel is closed.
+    fn die_with_parent(&self) -> Result<(), Errno> {
+        process::die_with_parent()?;
+        if channel::is_abandoned(self.channel.as_fd()) { Err(Errno::PIPE) } else { Ok(()) }
+    }
+
+    fn mount(&self, wanted: &Mount) -> Result<(), Errno> {
+        node::make_directories(&wanted.target)?;
+        let result = mount::mount(wanted.kind, &wanted.target, wanted.flags, &wanted.data);
+        match (result, &self.host_root) {
+            (Err(Errno::NODEV), _) if wanted.optional => Ok(()),
+            // A sysfs of a network namespace that is not ours to mount: show the host's.
+            (Err(Errno::PERM), Some(root)) if wanted.kind == c"sysfs" => {
+                mount::bind_below(root, "/sys", &wanted.target)?;
+                let read_only = wanted.flags.contains(mount::MountFlags::RDONLY);
+                mount::restrict(&wanted.target, Restriction { read_only, no_devices: true })
+            }
+            (result, _) => result,
+        }
+    }
+
+    /// pivot_root refuses with EINVAL where the root is the kernel's initial rootfs.
+    fn enter_root(&mut self) -> Result<(), Errno> {
+        match mount::pivot_to_working_directory() {
+            Err(Errno::INVAL) => {
+                self.moved = true;
+                mount::move_working_directory_to_root()?;
+            }
+            result => result?,
+        }
+        process::change_directory(c"/")
+    }
+
+    fn make_device(&self, path: &CStr, device: &node::Device, alone: bool) -> Result<(), Errno> {
+        match node::make_device(path, device) {
+            Err(Errno::NOENT) => {
+                node::make_file(path)?;
+                self.bind_host_device(path)
+            }
+            Err(Errno::PERM) => {
+                node::make_file(path)?;
+                self.bind_host_device(path)
+            }
+            Ok(()) if alone => mount::bind(path, path),
+            result => result,
+        }
+    }
+
+    fn bind_host_device(&self, path: &CStr) -> Result<(), Errno> {
+        let root = self.host_root.as_ref().ok_or(Errno::BADF)?;
+        mount::bind_below(root, path.to_str().map_err(|_| Errno::INVAL)?, path)
+    }
+
+    fn open_terminal(&mut self) -> Result<(), Errno> {
+        let (master, slave) = terminal::open_pair()?;
+        node::make_file(c"/dev/console")?;
+        mount::bind_descriptor(&slave, c"/dev/console")?;
+        channel::send(self.channel, &[0], Some(&master))?;
+        self.terminal = Some(slave);
+        Ok(())
+    }
+
+    fn bind(&self, source: usize, target: &CStr, restriction: Restriction) -> Result<(), Errno> {
+        let source = self.prepared.sources.get(source).ok_or(Errno::BADF)?;
+        if node::is_directory(source)? {
+            node::make_directories(target)?;
+        } else {
+            node::make_file(target)?;
+        }
+        mount::bind_descriptor(source, target)?;
+        if restriction == Restriction::default() {
+            return Ok(());
+        }
+        mount::restrict(target, restriction)
+    }
+
+    fn leave_host(&mut self, mounts: &[std::ffi::CString]) -> Result<(), Errno> {
+        self.prepared.sources.clear();
+        let root = self.host_root.take().ok_or(Errno::BADF)?;
+        process::change_directory_to(&root)?;
+        if self.moved {
+            // The last mounted lies on top. One that stays is only kept from being unmounted for good on the host.
+            for path in mounts.iter().rev() {
+                let _ = mount::detach(path);
+            }
+        } else {
+            mount::detach(c".")?;
+        }
+        process::change_directory(c"/")
+    }
+
+    fn set_stdio(&mut self, tty: bool, stdin: bool) -> Result<(), Errno> {
+        if let Some(slave) = self.terminal.take().filter(|_| tty) {
+            let uid = self.account.as_ref().map_or(0, |account| account.uid);
+            node::give_to(&slave, uid)?;
+            (0..3).try_for_each(|number| descriptor::put_at(&slave, number))?;
+            return terminal::make_controlling(&slave);
+        }
+        for number in 0..3 {
+            let closed = self.prepared.closed_stdio & (1 << number) != 0;
+            if closed || (number == 0 && !stdin) {
+                descriptor::put_at(node::open_device(c"/dev/null")?, number)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn change_user(&self) -> Result<(), Errno> {
+        let account = self.account.as_ref().ok_or(Errno::INVAL)?;
+        process::change_user(account.uid, account.gid, account.groups())
+    }
+
+    /// Another user than 0 has none left.
+    fn reduce_capabilities(&self, mask: u64) -> Result<(), Errno> {
+        let is_root = self.account.as_ref().is_some_and(|account| account.uid == 0);
+        capability::reduce(if is_root { mask } else { 0 })
+    }
+
+    fn execute(&mut self) -> Fault {
+        let command = &self.prepared.plan.command;
+        let mut home = [0_u8; HOME_BYTES];
+        let home = match &self.account {
+            Some(account) if command.needs_home => home_variable(account, &mut home),
+            _ => None,
+        };
+        let mut best = Fault::from(Errno::NOENT);
+        for (number, candidate) in command.candidates.iter().enumerate() {
+            let Prepared { arguments, environment, .. } = &mut *self.prepared;
+            let errno = process::exec(candidate, arguments, environment, home);
+            let candidate_number = number as u16;
+            match errno {
+                Errno::NOENT | Errno::NOTDIR if !node::exists(candidate) => {}
+                Errno::ACCESS => {
+                    best = Fault { errno, note: Note::None, candidate: candidate_number };
+                }
+                _ => return Fault { errno, note: inspect(candidate), candidate: candidate_number },
+            }
+        }
+        best
+    }
+}
+
+/// Room for `HOME=` and the longest home directory.
+const HOME_BYTES: usize = 1280;
+
+fn home_variable<'a>(account: &Account, buffer: &'a mut [u8; HOME_BYTES]) -> Option<&'a CStr> {
+    let text = b"HOME=".iter().chain(account.home());
+    for (slot, byte) in buffer.iter_mut().zip(text) {
+        *slot = *byte;
+    }
+    CStr::from_bytes_until_nul(buffer).ok()
+}
+
+/// Kernels without cgroup namespaces (before 4.6) do without.
+fn unshare(namespace: Namespace) -> Result<(), Errno> {
+    match process::unshare(namespace) {
+        Err(Errno::INVAL) if namespace == Namespace::Cgroup => Ok(()),
+        result => result,
+    }
+}
+
+fn change_directory(path: &CStr, make: bool) -> Result<(), Errno> {
+    match process::change_directory(path) {
+        Err(Errno::NOENT) if make => {
+            node::make_directories(path)?;
+            process::change_directory(path)
+        }
+        result => result,
+    }
+}
+
+/// A file is covered with /dev/null, a directory with an empty one (runc, maskPath).
+fn mask(path: &CStr) -> Result<(), Errno> {
+    match mount::bind(c"/dev/null", path) {
+        Err(Errno::NOENT) => Ok(()),
+        Err(Errno::NOTDIR) => mount::mount(c"tmpfs", path, mount::MountFlags::RDONLY, c""),
+        result => result,
+    }
+}
+
+fn make_read_only(path: &CStr) -> Result<(), Errno> {
+    let restriction = Restriction { read_only: true, no_devices: false };
+    if path == c"/" {
+        return mount::restrict_one(path, restriction);
+    }
+    match mount::bind(path, path) {
+        Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(errno),
+        Ok(()) => mount::restrict_one(path, restriction),
+    }
+}
+
+fn look_up(request: &Request) -> Result<Account, Fault> {
+    let mut account = Account::new(request);
+    // A container without these files has no names; the lookup then says which was not found.
+    let _ = node::for_each_line(c"/etc/passwd", &mut |line| account.passwd_line(request, line));
+    let _ = node::for_each_line(c"/etc/group", &mut |line| account.group_line(request, line));
+    match account.finish(request) {
+        Ok(()) => Ok(account),
+        Err(missing) => {
+            let note = match missing {
+                Missing::User => Note::NoUser,
+                Missing::Group => Note::NoGroup,
+            };
+            Err(Fault { errno: Errno::NOENT, note, candidate: 0 })
+        }
+    }
+}
+
+/// What a file that could not be executed is.
+fn inspect(path: &CStr) -> Note {
+    let mut header = [0_u8; elf::HEADER_BYTES];
+    match node::read_beginning(path, &mut header) {
+        Ok(_) => elf::machine(&header).map_or(Note::NotElf, Note::Elf),
+        Err(_) => Note::None,
+    }
+}

@@ -1,0 +1,134 @@
+//! Terminals: a new pseudo-terminal for a container, and the user's own while it is relayed.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::termios::{self, OptionalActions, Termios};
+
+/// The two ends of a new pseudo-terminal of the devpts at `/dev/pts` (pty(7)): the master, which does not block, and
+/// the slave. Does not allocate.
+pub fn open_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let master = rustix::fs::open(c"/dev/ptmx", flags | OFlags::NONBLOCK, Mode::empty())?;
+    rustix::pty::unlockpt(&master)?;
+    let slave = open_slave(&master, flags)?;
+    Ok((master, slave))
+}
+
+/// By TIOCGPTPEER, or by name on kernels before 4.13.
+fn open_slave(master: &OwnedFd, flags: OFlags) -> Result<OwnedFd, Errno> {
+    use std::fmt::Write;
+    use std::os::fd::AsRawFd;
+    let peer_flags = rustix::pty::OpenptFlags::RDWR
+        | rustix::pty::OpenptFlags::NOCTTY
+        | rustix::pty::OpenptFlags::CLOEXEC;
+    if let Ok(slave) = rustix::pty::ioctl_tiocgptpeer(master, peer_flags) {
+        return Ok(slave);
+    }
+    let mut number: libc::c_int = 0;
+    // SAFETY: TIOCGPTN writes one int, which `number` is.
+    let result = unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTN as _, &mut number) };
+    if result != 0 {
+        return Err(super::process::last_error());
+    }
+    let mut path = heapless::String::<32>::new();
+    write!(path, "/dev/pts/{number}\0").map_err(|_| Errno::NAMETOOLONG)?;
+    let path = std::ffi::CStr::from_bytes_with_nul(path.as_bytes()).map_err(|_| Errno::INVAL)?;
+    rustix::fs::open(path, flags, Mode::empty())
+}
+
+/// Makes a terminal the controlling one of the caller's session, which has none yet.
+pub fn make_controlling(terminal: &OwnedFd) -> Result<(), Errno> {
+    rustix::process::ioctl_tiocsctty(terminal)
+}
+
+/// Whether a descriptor is a terminal.
+pub fn is_terminal(fd: BorrowedFd) -> bool {
+    termios::isatty(fd)
+}
+
+/// Gives `to` the size of the terminal `from`. Does nothing if `from` is none.
+pub fn copy_size(from: BorrowedFd, to: BorrowedFd) -> Result<(), Errno> {
+    match termios::tcgetwinsize(from) {
+        Ok(size) => termios::tcsetwinsize(to, size),
+        Err(_) => Ok(()),
+    }
+}
+
+/// The user's terminal in raw mode: every key goes to the container. Dropped, it gives the old mode back.
+pub struct Raw {
+    terminal: BorrowedFd<'static>,
+    before: Termios,
+}
+
+impl Raw {
+    /// Switches `terminal` to raw mode; `None` if it is no terminal.
+    pub fn enter(terminal: BorrowedFd<'static>) -> Result<Option<Raw>, Errno> {
+        let Ok(before) = termios::tcgetattr(terminal) else { return Ok(None) };
+        let mut raw = before.clone();
+        raw.make_raw();
+        termios::tcsetattr(terminal, OptionalActions::Drain, &raw)?;
+        Ok(Some(Raw { terminal, before }))
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        // The terminal may have hung up: then there is nothing to give back.
+        let _ = termios::tcsetattr(self.terminal, OptionalActions::Drain, &self.before);
+    }
+}
+
+/// Which of the descriptors of `wait_ready` can go on.
+pub type Ready = [bool; READY_MAX];
+/// How many descriptors `wait_ready` takes.
+pub const READY_MAX: usize = 5;
+
+/// What `wait_ready` waits for on a descriptor.
+#[derive(Clone, Copy)]
+pub enum Want<'a> {
+    /// Nothing: the place is empty.
+    Nothing,
+    /// Data, the end of the stream, or an error.
+    Read(BorrowedFd<'a>),
+    /// Room for at least a page of data, or an error.
+    Write(BorrowedFd<'a>),
+}
+
+/// Waits until one of the descriptors can go on (poll(2)); no time limit.
+pub fn wait_ready(wants: [Want; READY_MAX]) -> Result<Ready, Errno> {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let mut polled = heapless::Vec::<PollFd, READY_MAX>::new();
+    let mut places = heapless::Vec::<usize, READY_MAX>::new();
+    for (place, want) in wants.iter().enumerate() {
+        let fd = match *want {
+            Want::Nothing => continue,
+            Want::Read(fd) => PollFd::from_borrowed_fd(fd, PollFlags::IN),
+            Want::Write(fd) => PollFd::from_borrowed_fd(fd, PollFlags::OUT),
+        };
+        // Cannot overflow: there are as many places as wants.
+        let _ = (polled.push(fd), places.push(place));
+    }
+    rustix::io::retry_on_intr(|| poll(&mut polled, None))?;
+    let mut ready = [false; READY_MAX];
+    for (fd, &place) in polled.iter().zip(&places) {
+        if let Some(slot) = ready.get_mut(place) {
+            *slot = !fd.revents().is_empty();
+        }
+    }
+    Ok(ready)
+}
+
+/// Reads what is there; `Ok(0)` is the end, which a terminal whose other side is closed tells as EIO.
+pub fn read(fd: impl AsFd, buffer: &mut [u8]) -> Result<usize, Errno> {
+    match rustix::io::retry_on_intr(|| rustix::io::read(&fd, &mut *buffer)) {
+        Err(Errno::IO) => Ok(0),
+        result => result,
+    }
+}
+
+/// Writes some of `bytes`; returns how many.
+pub fn write(fd: impl AsFd, bytes: &[u8]) -> Result<usize, Errno> {
+    rustix::io::retry_on_intr(|| rustix::io::write(&fd, bytes))
+}
