@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use crate::sys::mount::{self, Restriction};
 use crate::sys::process::{self, ExecList, Namespace};
-use crate::sys::{Errno, capability, channel, descriptor, interface, node, signal, terminal};
+use crate::sys::{Errno, capability, channel, descriptor, interface, rooted, signal, terminal};
 
 use super::account::{Account, Missing, Request};
 use super::elf;
@@ -82,7 +82,7 @@ impl Child<'_> {
             Step::OpenSource(path) => self.prepared.sources.push(descriptor::open_path(path)?),
             Step::Mount(mount) => self.mount(mount)?,
             Step::ChangeDirectory { path, make } => change_directory(path, *make)?,
-            Step::Link { target, path } => node::make_link(target, path)?,
+            Step::Link { target, path } => rooted::make_link(target, path)?,
             Step::EnterRoot => self.enter_root()?,
             Step::MakeDevice { path, device, alone } => self.make_device(path, device, *alone)?,
             Step::OpenTerminal => self.open_terminal()?,
@@ -117,7 +117,7 @@ impl Child<'_> {
     }
 
     fn mount(&self, wanted: &Mount) -> Result<(), Errno> {
-        node::make_directories(&wanted.target)?;
+        rooted::make_directories(&wanted.target)?;
         let result = mount::mount(wanted.kind, &wanted.target, wanted.flags, &wanted.data);
         match (result, &self.host_root) {
             (Err(Errno::NODEV), _) if wanted.optional => Ok(()),
@@ -143,14 +143,14 @@ impl Child<'_> {
         process::change_directory(c"/")
     }
 
-    fn make_device(&self, path: &CStr, device: &node::Device, alone: bool) -> Result<(), Errno> {
-        match node::make_device(path, device) {
+    fn make_device(&self, path: &CStr, device: &rooted::Device, alone: bool) -> Result<(), Errno> {
+        match rooted::make_device(path, device) {
             Err(Errno::NOENT) => {
-                node::make_file(path)?;
+                rooted::make_file(path)?;
                 self.bind_host_device(path)
             }
             Err(Errno::PERM) => {
-                node::make_file(path)?;
+                rooted::make_file(path)?;
                 self.bind_host_device(path)
             }
             Ok(()) if alone => mount::bind(path, path),
@@ -165,7 +165,7 @@ impl Child<'_> {
 
     fn open_terminal(&mut self) -> Result<(), Errno> {
         let (master, slave) = terminal::open_pair()?;
-        node::make_file(c"/dev/console")?;
+        rooted::make_file(c"/dev/console")?;
         mount::bind_descriptor(&slave, c"/dev/console")?;
         channel::send(self.channel, &[0], Some(&master))?;
         self.terminal = Some(slave);
@@ -174,10 +174,10 @@ impl Child<'_> {
 
     fn bind(&self, source: usize, target: &CStr, restriction: Restriction) -> Result<(), Errno> {
         let source = self.prepared.sources.get(source).ok_or(Errno::BADF)?;
-        if node::is_directory(source)? {
-            node::make_directories(target)?;
+        if rooted::is_directory(source)? {
+            rooted::make_directories(target)?;
         } else {
-            node::make_file(target)?;
+            rooted::make_file(target)?;
         }
         mount::bind_descriptor(source, target)?;
         if restriction == Restriction::default() {
@@ -204,14 +204,14 @@ impl Child<'_> {
     fn set_stdio(&mut self, tty: bool, stdin: bool) -> Result<(), Errno> {
         if let Some(slave) = self.terminal.take().filter(|_| tty) {
             let uid = self.account.as_ref().map_or(0, |account| account.uid);
-            node::give_to(&slave, uid)?;
+            rooted::give_to(&slave, uid)?;
             (0..3).try_for_each(|number| descriptor::put_at(&slave, number))?;
             return terminal::make_controlling(&slave);
         }
         for number in 0..3 {
             let closed = self.prepared.closed_stdio & (1 << number) != 0;
             if closed || (number == 0 && !stdin) {
-                descriptor::put_at(node::open_device(c"/dev/null")?, number)?;
+                descriptor::put_at(rooted::open_device(c"/dev/null")?, number)?;
             }
         }
         Ok(())
@@ -241,7 +241,7 @@ impl Child<'_> {
             let errno = process::exec(candidate, arguments, environment, home);
             let candidate_number = number as u16;
             match errno {
-                Errno::NOENT | Errno::NOTDIR if !node::exists(candidate) => {}
+                Errno::NOENT | Errno::NOTDIR if !rooted::exists(candidate) => {}
                 Errno::ACCESS => {
                     best = Fault { errno, note: Note::None, candidate: candidate_number };
                 }
@@ -274,7 +274,7 @@ fn unshare(namespace: Namespace) -> Result<(), Errno> {
 fn change_directory(path: &CStr, make: bool) -> Result<(), Errno> {
     match process::change_directory(path) {
         Err(Errno::NOENT) if make => {
-            node::make_directories(path)?;
+            rooted::make_directories(path)?;
             process::change_directory(path)
         }
         result => result,
@@ -305,8 +305,8 @@ fn make_read_only(path: &CStr) -> Result<(), Errno> {
 fn look_up(request: &Request) -> Result<Account, Fault> {
     let mut account = Account::new(request);
     // A container without these files has no names; the lookup then says which was not found.
-    let _ = node::for_each_line(c"/etc/passwd", &mut |line| account.passwd_line(request, line));
-    let _ = node::for_each_line(c"/etc/group", &mut |line| account.group_line(request, line));
+    let _ = rooted::for_each_line(c"/etc/passwd", &mut |line| account.passwd_line(request, line));
+    let _ = rooted::for_each_line(c"/etc/group", &mut |line| account.group_line(request, line));
     match account.finish(request) {
         Ok(()) => Ok(account),
         Err(missing) => {
@@ -322,7 +322,7 @@ fn look_up(request: &Request) -> Result<Account, Fault> {
 /// What a file that could not be executed is.
 fn inspect(path: &CStr) -> Note {
     let mut header = [0_u8; elf::HEADER_BYTES];
-    match node::read_beginning(path, &mut header) {
+    match rooted::read_beginning(path, &mut header) {
         Ok(_) => elf::machine(&header).map_or(Note::NotElf, Note::Elf),
         Err(_) => Note::None,
     }

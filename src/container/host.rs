@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::os::unix::ffi::OsStringExt;
 
 use crate::sys;
-use crate::sys::node::Device;
+use crate::sys::rooted::Device;
 
 /// What was found out about the machine. `Host::probe` fills it; tests write it out.
 #[derive(Clone, Debug, Default)]
@@ -77,7 +77,7 @@ fn devices() -> Vec<(CString, Device)> {
             if kind.is_dir() && !OWN.iter().any(|own| name == *own) {
                 directories.push(path);
             } else if name != "console" && found.len() < MAX_DEVICES {
-                let device = sys::node::device_of(&path);
+                let device = sys::rooted::device_of(&path);
                 let path = CString::new(path.into_os_string().into_vec()).ok();
                 found.extend(path.zip(device));
             }

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use crate::error::{Error, Kind, Result};
 use crate::sys::mount::{MountFlags, Restriction};
-use crate::sys::node::Device;
+use crate::sys::rooted::Device;
 
 use super::command::c_string;
 use super::step::{Mount, Step};

@@ -7,8 +7,8 @@ use std::ffi::{CStr, CString};
 use std::fmt;
 
 use crate::sys::mount::{MountFlags, Restriction};
-use crate::sys::node::Device;
 use crate::sys::process::Namespace;
+use crate::sys::rooted::Device;
 
 use super::account::Request;
 

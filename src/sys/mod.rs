@@ -10,8 +10,8 @@ pub mod host;
 pub mod interface;
 pub mod lock;
 pub mod mount;
-pub mod node;
 pub mod process;
+pub mod rooted;
 pub mod signal;
 pub mod terminal;
 
