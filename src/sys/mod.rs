@@ -16,3 +16,4 @@ pub mod signal;
 pub mod terminal;
 
 pub use rustix::io::Errno;
+pub mod file;
