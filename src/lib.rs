@@ -18,3 +18,4 @@ pub mod delta;
 
 pub mod container;
 pub mod registry;
+pub mod layer;

@@ -16,4 +16,6 @@ pub mod signal;
 pub mod terminal;
 
 pub use rustix::io::Errno;
+pub mod beneath;
 pub mod file;
+pub mod sync;

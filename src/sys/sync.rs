@@ -1,0 +1,53 @@
+//! Getting file content to the disk and out of the page cache, piece by piece.
+
+use std::fs::File;
+use std::io;
+use std::num::NonZeroU64;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use rustix::fs::Advice;
+
+/// Starts writing the dirty pages of a range to the disk and does not wait (sync_file_range(2)); `len` 0 means to the end.
+///
+/// This promises nothing about durability: it makes a later fsync short. Where the kernel lacks it, nothing happens.
+pub fn start_writeback(file: &File, offset: u64, len: u64) {
+    // A failure shows up in the fsync that must follow.
+    let _ = sync_range(file, offset, len, libc::SYNC_FILE_RANGE_WRITE);
+}
+
+/// Writes the dirty pages of a range and waits for them, without a flush of the disk's own cache: afterwards the pages
+/// are clean and can be dropped. Where the kernel lacks it, nothing happens.
+pub fn wait_writeback(file: &File, offset: u64, len: u64) -> io::Result<()> {
+    let all = libc::SYNC_FILE_RANGE_WAIT_BEFORE
+        | libc::SYNC_FILE_RANGE_WRITE
+        | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    match sync_range(file, offset, len, all) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
+        result => result,
+    }
+}
+
+fn sync_range(file: &File, offset: u64, len: u64, flags: u32) -> io::Result<()> {
+    let (Ok(offset), Ok(len)) = (offset.try_into(), len.try_into()) else {
+        return Err(io::Error::from_raw_os_error(libc::EOVERFLOW));
+    };
+    // SAFETY: sync_file_range takes a descriptor and plain numbers; `file` keeps the descriptor open during the call.
+    match unsafe { libc::sync_file_range(file.as_raw_fd(), offset, len, flags) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Gives the clean, unmapped pages of a range back to the kernel (posix_fadvise(2) DONTNEED); `len` 0 means to the end.
+/// A hint: pages that are dirty or mapped stay.
+pub fn drop_cache(file: BorrowedFd, offset: u64, len: u64) {
+    // A hint that a file system does not take is no error.
+    let _ = rustix::fs::fadvise(file, offset, NonZeroU64::new(len), Advice::DontNeed);
+}
+
+/// After a success the file's (or directory's) content and attributes survive a power cut, and its pages are dropped.
+pub fn sync_and_drop(file: impl AsFd) -> io::Result<()> {
+    rustix::fs::fsync(file.as_fd())?;
+    drop_cache(file.as_fd(), 0, 0);
+    Ok(())
+}
