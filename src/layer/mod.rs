@@ -11,3 +11,4 @@
 mod crc;
 
 pub mod gzip;
+pub mod record;
