@@ -18,4 +18,6 @@ pub mod terminal;
 pub use rustix::io::Errno;
 pub mod beneath;
 pub mod file;
+pub mod node;
+pub mod remove;
 pub mod sync;
