@@ -9,6 +9,17 @@
 //! Nothing here knows registries, the store or images.
 
 mod crc;
+mod members;
+mod tree;
+mod window;
 
+pub mod ahead;
 pub mod gzip;
+pub mod rebuild;
 pub mod record;
+pub mod unpack;
+
+pub use ahead::read_ahead;
+pub use gzip::open_compressed;
+pub use rebuild::LayerTar;
+pub use unpack::{Unpacked, unpack};

@@ -95,9 +95,18 @@ pub fn set_attributes(
     fs::fchown(node, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
     fs::fchmod(node, Mode::from_raw_mode(mode as _))?;
     for (name, value) in xattrs {
-        set_xattr(node, name, value)?;
+        accept_unsupported(set_xattr(node, name, value))?;
     }
     set_mtime(node, mtime)
+}
+
+/// Attributes of a kind that the file system or kernel does not know, such as another system's security labels, are left
+/// out, as Docker and GNU tar leave them out.
+fn accept_unsupported(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::OPNOTSUPP) => Ok(()),
+        result => result,
+    }
 }
 
 /// The same on a node that is not to be opened: a symlink (which has no permissions of its own), a FIFO, a device.
@@ -115,7 +124,7 @@ pub fn set_attributes_at(
         fs::chmodat(dir, name, Mode::from_raw_mode(mode as _), AtFlags::empty())?;
     }
     for (key, value) in xattrs {
-        set_xattr_at(dir, name, key, value)?;
+        accept_unsupported(set_xattr_at(dir, name, key, value))?;
     }
     Ok(fs::utimensat(dir, name, &timestamps(mtime), AtFlags::SYMLINK_NOFOLLOW)?)
 }
@@ -183,4 +192,9 @@ pub fn remove(dir: BorrowedFd, name: &[u8]) -> io::Result<()> {
 /// Sets the length of a file.
 pub fn set_length(file: &std::fs::File, bytes: u64) -> io::Result<()> {
     Ok(fs::ftruncate(file.as_fd(), bytes)?)
+}
+
+/// Whether this process may do what only root may: set owners, make devices.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
 }

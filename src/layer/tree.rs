@@ -1,0 +1,260 @@
+//! The tree of files that a layer becomes: safe paths, parents kept open, replaced nodes put aside.
+//!
+//! Making a node changes its parent's time, and the parent has to be synced when the last node is made in it. So the
+//! directories that were used last stay open, each with the time that it had before: when one makes room for another,
+//! its time is restored and it goes into the window. A tar in the usual order leaves each directory once. No list of
+//! directories is kept, however many there are.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::layer::record::RecordWriter;
+use crate::layer::window::Window;
+use crate::sys::beneath::{self, WalkError, components};
+use crate::sys::file::{create_directory_at, open_directory_at, sync_directory};
+use crate::sys::node::{self, Mtime, NodeKind};
+
+/// The tree's name in a layer's directory.
+pub const FS: &str = "fs";
+/// Where replaced content lies that the record still needs.
+pub const SHADOWED: &str = "shadowed";
+/// Directories kept open: more than the usual depth of a tree.
+const MAX_PARENTS: usize = 16;
+/// What tells overlayfs that nothing of the lower directories shows through (overlayfs.rst, "whiteouts and opaque
+/// directories").
+const OPAQUE: &[u8] = b"trusted.overlay.opaque";
+
+/// A layer's `fs` directory while it is written.
+pub struct Tree<'a> {
+    stage: BorrowedFd<'a>,
+    fs: OwnedFd,
+    /// Used last comes last; that one is where nodes are made.
+    parents: Vec<Parent>,
+    shadowed: Option<OwnedFd>,
+    shadowed_count: u32,
+    window: Window,
+}
+
+struct Parent {
+    /// From the root, without symlinks.
+    path: Vec<u8>,
+    dir: OwnedFd,
+    mtime: Mtime,
+}
+
+impl<'a> Tree<'a> {
+    /// Makes the empty `fs` in `stage`.
+    pub fn new(stage: BorrowedFd<'a>) -> Result<Tree<'a>> {
+        let fs = create_directory_at(stage, FS.as_bytes()).context(|| format!("make {FS:?}"))?;
+        let parents = Vec::with_capacity(MAX_PARENTS + 1);
+        let window = Window::new();
+        Ok(Tree { stage, fs, parents, shadowed: None, shadowed_count: 0, window })
+    }
+
+    /// The directory entered last: open, and its path from the root.
+    pub fn current(&self) -> (BorrowedFd<'_>, &[u8]) {
+        match self.parents.last() {
+            Some(parent) => (parent.dir.as_fd(), &parent.path),
+            None => (self.fs.as_fd(), b""),
+        }
+    }
+
+    /// The path of `name` in the current directory.
+    pub fn path_of(&self, name: &[u8]) -> Vec<u8> {
+        join(self.current().1, name)
+    }
+
+    /// Makes the directory `path` current. Relative symlinks are followed, missing directories made (root's, 0755).
+    pub fn enter(&mut self, path: &[u8]) -> Result<()> {
+        match self.enter_existing(path) {
+            Err(WalkError::Io(error)) if is_missing(&error) => {}
+            result => return result.map_err(Error::from),
+        }
+        let mut prefix = Vec::new();
+        self.enter_existing(b"").map_err(Error::from)?;
+        for name in components(path) {
+            let next = join(&prefix, name);
+            if let Err(error) = self.enter_existing(&next) {
+                self.enter_existing(&prefix).map_err(Error::from)?;
+                self.make_missing(name, error)?;
+            }
+            prefix = next;
+        }
+        Ok(())
+    }
+
+    fn enter_existing(&mut self, path: &[u8]) -> Result<(), WalkError> {
+        if self.use_open(path) {
+            return Ok(());
+        }
+        let place = beneath::find(self.fs.as_fd(), path)?;
+        if !self.use_open(&place.path) {
+            let mtime = node::mtime(place.dir.as_fd())?;
+            self.push(Parent { path: place.path, dir: place.dir, mtime })
+                .map_err(|error| WalkError::Io(error.into()))?;
+        }
+        Ok(())
+    }
+
+    /// Makes `path` current if it is open. Open ones are known by their true path, so a path with symlinks is never found.
+    fn use_open(&mut self, path: &[u8]) -> bool {
+        let found = self.parents.iter().rposition(|parent| parent.path == path);
+        if let Some(index) = found {
+            let parent = self.parents.remove(index);
+            self.parents.push(parent);
+        }
+        found.is_some()
+    }
+
+    /// `name`, which could not be entered because of `error`, becomes a directory in the current one if nothing is there.
+    fn make_missing(&mut self, name: &[u8], error: WalkError) -> Result<()> {
+        let (dir, _) = self.current();
+        match node::kind_at(dir, name).context(|| "look up a parent directory".into())? {
+            None | Some(NodeKind::Whiteout) => {}
+            Some(_) => return Err(error.into()),
+        }
+        let made = self.make_directory(name).context(|| "make a parent directory".into())?;
+        let mtime = node::mtime(made.as_fd()).context(|| "make a parent directory".into())?;
+        self.push_directory(name, made, mtime)
+    }
+
+    /// Makes a directory in the current one; what it replaces of the layers below is hidden whole.
+    pub fn make_directory(&mut self, name: &[u8]) -> std::io::Result<OwnedFd> {
+        let (dir, _) = self.current();
+        let whited_out = node::kind_at(dir, name)? == Some(NodeKind::Whiteout);
+        if whited_out {
+            node::remove(dir, name)?;
+        }
+        let made = create_directory_at(dir, name)?;
+        if whited_out {
+            set_opaque(made.as_fd())?;
+        }
+        Ok(made)
+    }
+
+    /// Opens the directory `name` of the current one, to give it new attributes; it will be entered anew.
+    pub fn reopen_directory(&mut self, name: &[u8]) -> std::io::Result<OwnedFd> {
+        let path = self.path_of(name);
+        self.parents.retain(|parent| parent.path != path);
+        open_directory_at(self.current().0, name)
+    }
+
+    /// Makes the open directory `name` of the current one current, with the time to be restored.
+    pub fn push_directory(&mut self, name: &[u8], dir: OwnedFd, mtime: Mtime) -> Result<()> {
+        let path = self.path_of(name);
+        self.push(Parent { path, dir, mtime })
+    }
+
+    fn push(&mut self, parent: Parent) -> Result<()> {
+        self.parents.push(parent);
+        if self.parents.len() > MAX_PARENTS {
+            let oldest = self.parents.remove(0);
+            self.leave(oldest)?;
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, parent: Parent) -> Result<()> {
+        node::set_mtime(parent.dir.as_fd(), parent.mtime)
+            .context(|| format!("set the time of {:?}", String::from_utf8_lossy(&parent.path)))?;
+        self.window.add(parent.dir, parent.path, 0)
+    }
+
+    fn leave_all(&mut self) -> Result<()> {
+        for parent in std::mem::take(&mut self.parents) {
+            self.leave(parent)?;
+        }
+        Ok(())
+    }
+
+    /// Hands over a file that is complete; `bytes` of it may still be in the page cache.
+    pub fn add_file(&mut self, file: OwnedFd, name: &[u8], bytes: u64) -> Result<()> {
+        let path = self.path_of(name);
+        self.window.add(file, path, bytes)
+    }
+
+    /// Clears the place of `name` in the current directory. What the record needs is put aside, and the record told.
+    /// True when a whiteout was there.
+    pub fn replace(&mut self, name: &[u8], record: &mut RecordWriter) -> Result<bool> {
+        let (dir, _) = self.current();
+        let kind = node::kind_at(dir, name).context(|| "look up".into())?;
+        match kind {
+            None => return Ok(false),
+            Some(NodeKind::File | NodeKind::Directory) => self.put_aside(name, record)?,
+            Some(_) => node::remove(dir, name).context(|| "replace".into())?,
+        }
+        Ok(kind == Some(NodeKind::Whiteout))
+    }
+
+    fn put_aside(&mut self, name: &[u8], record: &mut RecordWriter) -> Result<()> {
+        let (parent_path, path) = (self.current().1.to_vec(), self.path_of(name));
+        let number = self.shadowed_count;
+        self.shadowed_count += 1;
+        record.note(&path, number).context(|| "replace".into())?;
+        // Directories below the one that moves may be open; they have to be left under the path that they have now.
+        self.leave_all()?;
+        self.enter_existing(&parent_path).map_err(Error::from)?;
+        let shadowed = match self.shadowed.take() {
+            Some(shadowed) => shadowed,
+            None => create_directory_at(self.stage, SHADOWED.as_bytes())
+                .context(|| format!("make {SHADOWED:?}"))?,
+        };
+        let moved =
+            node::rename(self.current().0, name, shadowed.as_fd(), number.to_string().as_bytes());
+        self.shadowed = Some(shadowed);
+        moved.context(|| "put aside what it replaces".into())
+    }
+
+    /// The layers below have nothing called `name` in the current directory any more.
+    pub fn white_out(&mut self, name: &[u8]) -> std::io::Result<()> {
+        let (dir, _) = self.current();
+        match node::kind_at(dir, name)? {
+            None => node::make_character_device(dir, name, 0, 0),
+            // A whiteout is about the layers below (OCI image spec, layer.md, "Whiteouts"): what this layer has stays, and
+            // hides them; a directory only if it is opaque.
+            Some(NodeKind::Directory) => set_opaque(open_directory_at(dir, name)?.as_fd()),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Nothing that the layers below have in the current directory shows through.
+    pub fn make_opaque(&mut self) -> std::io::Result<()> {
+        set_opaque(self.current().0)
+    }
+
+    /// The directory of `path`, which exists, for a hard link; the current directory stays.
+    pub fn find(&self, path: &[u8]) -> Result<beneath::Place, WalkError> {
+        beneath::find(self.fs.as_fd(), path)
+    }
+
+    /// Waits until everything made survives a power cut.
+    pub fn finish(mut self) -> Result<()> {
+        self.leave_all()?;
+        self.window.finish()?;
+        if let Some(shadowed) = &self.shadowed {
+            sync_directory(shadowed.as_fd()).context(|| format!("sync {SHADOWED:?}"))?;
+        }
+        sync_directory(self.fs.as_fd()).context(|| format!("sync {FS:?}"))
+    }
+}
+
+impl From<WalkError> for Error {
+    fn from(error: WalkError) -> Self {
+        match error {
+            WalkError::Io(error) => Error::io("open its parent directory", error),
+            other => Error::new(Kind::Invalid, other.to_string()),
+        }
+    }
+}
+
+fn set_opaque(dir: BorrowedFd) -> std::io::Result<()> {
+    node::set_xattr(dir, OPAQUE, b"y")
+}
+
+fn is_missing(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
+}
+
+fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
+    if parent.is_empty() { name.to_vec() } else { [parent, b"/", name].concat() }
+}
