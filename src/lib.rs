@@ -16,6 +16,7 @@ pub mod oci;
 
 pub mod delta;
 
+pub mod layer;
+
 pub mod container;
 pub mod registry;
-pub mod layer;

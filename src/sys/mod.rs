@@ -3,21 +3,21 @@
 //! failed, and what to do about it, is for the caller to say.
 #![allow(unsafe_code)]
 
+pub mod beneath;
 pub mod capability;
 pub mod channel;
 pub mod descriptor;
+pub mod file;
 pub mod host;
 pub mod interface;
 pub mod lock;
 pub mod mount;
+pub mod node;
 pub mod process;
+pub mod remove;
 pub mod rooted;
 pub mod signal;
+pub mod sync;
 pub mod terminal;
 
 pub use rustix::io::Errno;
-pub mod beneath;
-pub mod file;
-pub mod node;
-pub mod remove;
-pub mod sync;
