@@ -106,35 +106,32 @@ impl Hasher {
     }
 }
 
-/// A reader that hashes and counts what passes through it.
-pub struct HashingReader<R> {
+/// A reader that gives an error instead of its end unless all that passed has the expected digest. Whoever reads it to
+/// the end has read what was asked for.
+pub struct VerifyingReader<R> {
     inner: R,
     hasher: Hasher,
-    count_bytes: u64,
+    expected: Digest,
 }
 
-impl<R: Read> HashingReader<R> {
-    /// Hashes everything that is read from `inner` from now on.
-    pub fn new(inner: R) -> Self {
-        HashingReader { inner, hasher: Hasher::new(), count_bytes: 0 }
-    }
-
-    /// Bytes read so far.
-    pub fn count_bytes(&self) -> u64 {
-        self.count_bytes
-    }
-
-    /// The digest of what was read, and the reader back.
-    pub fn finish(self) -> (Digest, R) {
-        (self.hasher.finish(), self.inner)
+impl<R: Read> VerifyingReader<R> {
+    /// Reads `inner`, whose content should have the digest `expected`.
+    pub fn new(inner: R, expected: Digest) -> Self {
+        VerifyingReader { inner, hasher: Hasher::new(), expected }
     }
 }
 
-impl<R: Read> Read for HashingReader<R> {
+impl<R: Read> Read for VerifyingReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
         self.hasher.update(&buffer[..count]);
-        self.count_bytes += count as u64;
+        if count == 0 && !buffer.is_empty() {
+            let found = self.hasher.clone().finish();
+            if found != self.expected {
+                let message = format!("content of {} has the digest {found}", self.expected);
+                return Err(Error::new(Kind::Corrupt, message).into());
+            }
+        }
         Ok(count)
     }
 }
@@ -187,6 +184,17 @@ mod tests {
         assert_eq!(Digest::of(b"").to_string(), EMPTY);
         assert_eq!(Digest::parse(EMPTY).unwrap(), Digest::of(b""));
         assert_eq!(Digest::of(b"").short(), "e3b0c44298fc");
+    }
+
+    #[test]
+    fn verifies_at_the_end() {
+        let mut text = String::new();
+        VerifyingReader::new(&b"abc"[..], Digest::of(b"abc")).read_to_string(&mut text).unwrap();
+        assert_eq!(text, "abc");
+        let error = VerifyingReader::new(&b"abd"[..], Digest::of(b"abc"))
+            .read_to_string(&mut text)
+            .unwrap_err();
+        assert_eq!(Error::io("x", error).kind(), Kind::Corrupt);
     }
 
     #[test]

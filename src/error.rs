@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use crate::sys::Errno;
+
 /// What a caller may branch on. Every other difference between errors is in their text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -125,9 +127,9 @@ impl<T> Context<T> for std::io::Result<T> {
     }
 }
 
-impl<T> Context<T> for rustix::io::Result<T> {
+impl<T> Context<T> for std::result::Result<T, Errno> {
     fn context(self, message: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|cause| Error::io(message(), cause.into()))
+        self.map_err(|errno| Error::io(message(), errno.into()))
     }
 }
 

@@ -5,7 +5,6 @@
 //! everything of the tar that is not file content. The other way: `rebuild` gives back the exact tar from the two.
 //!
 //! A caller glues the stages; each is a reader over a reader:
-//! `blob -> HashingReader -> gzip::open_compressed -> ahead::read_ahead -> unpack`.
 //! Nothing here knows registries, the store or images.
 
 mod crc;
@@ -13,13 +12,12 @@ mod members;
 mod tree;
 mod window;
 
-pub mod ahead;
+pub mod archive;
 pub mod gzip;
 pub mod rebuild;
 pub mod record;
 pub mod unpack;
 
-pub use ahead::read_ahead;
 pub use gzip::open_compressed;
 pub use rebuild::LayerTar;
 pub use unpack::{Unpacked, unpack};

@@ -14,14 +14,17 @@ pub enum Mode {
     Exclusive,
     /// Alone and now, or not at all.
     TryExclusive,
+    /// With others who share it and now, or not at all: finds out whether somebody holds it alone.
+    TryShared,
 }
 
-/// Takes the lock; `false` if `TryExclusive` found it held. It ends when `file` and its duplicates are closed.
+/// Takes the lock; `false` if one of the `Try` modes found it held. It ends when `file` and its duplicates are closed.
 pub fn lock(file: &File, mode: Mode) -> io::Result<bool> {
     let operation = match mode {
         Mode::Shared => FlockOperation::LockShared,
         Mode::Exclusive => FlockOperation::LockExclusive,
         Mode::TryExclusive => FlockOperation::NonBlockingLockExclusive,
+        Mode::TryShared => FlockOperation::NonBlockingLockShared,
     };
     loop {
         match flock(file, operation) {

@@ -147,6 +147,15 @@ pub fn kill(pid: Pid, signal: i32) -> Result<(), Errno> {
     if result == 0 { Ok(()) } else { Err(last_error()) }
 }
 
+/// Sends SIGKILL to the process with this ID; one that is gone already is as good as killed.
+pub fn kill_by_id(pid: u32) -> std::io::Result<()> {
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
+    match kill(pid, libc::SIGKILL) {
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 /// SIGKILL for the caller when the thread that forked it ends (prctl(2), PR_SET_PDEATHSIG). A change of user clears it.
 pub fn die_with_parent() -> Result<(), Errno> {
     process::set_parent_process_death_signal(Some(Signal::KILL))

@@ -17,9 +17,7 @@ const MAGICS: [(&[u8], &str); 4] =
 /// The uncompressed bytes of `reader`, whose first bytes say whether it is gzip or not compressed at all.
 ///
 /// Other compressions are refused by name. What looks like none of them is passed on as it is.
-pub fn open_compressed<'a>(
-    mut reader: Box<dyn Read + Send + 'a>,
-) -> Result<Box<dyn Read + Send + 'a>> {
+pub fn open_compressed<'a>(mut reader: Box<dyn Read + 'a>) -> Result<Box<dyn Read + 'a>> {
     let mut head = Vec::new();
     reader.by_ref().take(8).read_to_end(&mut head).context(|| "read compressed stream".into())?;
     let found = MAGICS.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, name)| *name);

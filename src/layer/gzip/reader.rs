@@ -53,7 +53,7 @@ enum State {
 
 impl<'a> GzipReader<'a> {
     /// Reads the gzip stream `inner` from its first header.
-    pub fn new(inner: Box<dyn Read + Send + 'a>) -> Self {
+    pub fn new(inner: Box<dyn Read + 'a>) -> Self {
         GzipReader {
             input: Input { inner, buffer: vec![0; INPUT_BYTES].into(), unread: 0..0, offset: 0 },
             inflate: Box::default(),
@@ -201,7 +201,7 @@ impl Read for GzipReader<'_> {
 
 /// The compressed side: a buffer, and the offset of its first unread byte in the stream.
 struct Input<'a> {
-    inner: Box<dyn Read + Send + 'a>,
+    inner: Box<dyn Read + 'a>,
     buffer: Box<[u8]>,
     unread: std::ops::Range<usize>,
     offset: u64,
