@@ -1,0 +1,157 @@
+//! Images: a configuration, byte for byte, whose digest is the image's ID, over layers that are all here.
+
+use fs_err as fs;
+
+use super::record;
+use super::{Store, list};
+use crate::digest::Digest;
+use crate::error::{Context, Error, Kind, Result};
+use crate::oci::config::ImageConfig;
+use crate::reference::Reference;
+
+/// The fewest hex digits that name an image or a container.
+const MIN_PREFIX: usize = 1;
+
+/// An image of the store.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// The digest of the configuration.
+    pub id: Digest,
+    /// The configuration, parsed.
+    pub config: ImageConfig,
+    /// The configuration as it came.
+    pub config_bytes: Vec<u8>,
+}
+
+impl Store {
+    /// The image with this ID; `Kind::NotFound` in Docker's words if it is not here.
+    pub fn image(&self, id: &Digest) -> Result<Image> {
+        let path = self.path("images").join(id.hex()).join("config.json");
+        let config_bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Err(no_such_image(&id.to_string()));
+            }
+            Err(e) => return Err(Error::io(format!("read image {}", id.short()), e)),
+        };
+        if Digest::of(&config_bytes) != *id {
+            let message = format!("image {id}: {} is damaged: its digest differs", path.display());
+            return Err(Error::new(Kind::Corrupt, message));
+        }
+        let config = ImageConfig::parse(&config_bytes, &format!("configuration of image {id}"))?;
+        Ok(Image { id: *id, config, config_bytes })
+    }
+
+    /// Whether an image with this ID is here.
+    pub fn has_image(&self, id: &Digest) -> bool {
+        self.path("images").join(id.hex()).join("config.json").exists()
+    }
+
+    /// All images, by ID. A damaged one is reported and left where it is.
+    pub fn images(&self) -> Result<Vec<Image>> {
+        let mut images = Vec::new();
+        for name in list(&self.path("images"))? {
+            let Some(id) = Digest::from_hex(&name) else { continue };
+            match self.image(&id) {
+                Ok(image) => images.push(image),
+                Err(e) => log::warn!("{e}"),
+            }
+        }
+        Ok(images)
+    }
+
+    /// The image that a user means: a reference, an ID, or a prefix of an ID that is unique.
+    pub fn find_image(&self, text: &str) -> Result<Image> {
+        if let Some(id) = text.strip_prefix("sha256:").and_then(Digest::from_hex) {
+            return self.image(&id);
+        }
+        let reference = Reference::parse(text);
+        if let Ok(reference) = &reference
+            && let Some(id) = self.resolve(reference)?
+        {
+            return self.image(&id);
+        }
+        match self.image_by_prefix(text.strip_prefix("sha256:").unwrap_or(text))? {
+            Some(id) => self.image(&id),
+            // Docker names the tag that it looked for.
+            None => Err(no_such_image(&reference.map_or(text.into(), |r| r.familiar()))),
+        }
+    }
+
+    fn image_by_prefix(&self, prefix: &str) -> Result<Option<Digest>> {
+        if prefix.len() < MIN_PREFIX || !prefix.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Ok(None);
+        }
+        let names = list(&self.path("images"))?;
+        let mut matches = names.iter().filter(|name| name.starts_with(prefix));
+        let first = matches.next();
+        if matches.next().is_some() {
+            let message = format!("multiple images found with provided prefix: {prefix}");
+            return Err(Error::new(Kind::Invalid, message));
+        }
+        Ok(first.and_then(|name| Digest::from_hex(name)))
+    }
+
+    /// Publishes an image whose layers are all committed; on success it survives a power cut. An image that is here
+    /// already stays as it is. The caller holds the work lock, so that no layer can go meanwhile.
+    pub fn commit_image(
+        &self,
+        config_bytes: &[u8],
+        manifest_bytes: Option<&[u8]>,
+    ) -> Result<Digest> {
+        let id = Digest::of(config_bytes);
+        let config = ImageConfig::parse(config_bytes, &format!("configuration of image {id}"))?;
+        for diff_id in config.diff_ids()? {
+            self.layer(&diff_id)?;
+        }
+        let stage = self.stage()?;
+        record::write_bytes(stage.path(), "config.json", config_bytes)?;
+        if let Some(bytes) = manifest_bytes {
+            record::write_bytes(stage.path(), "manifest.json", bytes)?;
+        }
+        let _publish = self.publish()?;
+        if !self.has_image(&id) {
+            stage.publish(&self.path("images").join(id.hex()))?;
+        }
+        Ok(id)
+    }
+
+    /// The size of an image: the sum of its layers' file contents in bytes.
+    pub fn image_bytes(&self, image: &Image) -> Result<u64> {
+        let mut sum = 0;
+        for diff_id in image.config.diff_ids()? {
+            sum += self.layer(&diff_id)?.file_bytes;
+        }
+        Ok(sum)
+    }
+
+    /// Removes references, and the image if `and_image`, in one go under the publish lock; `allowed` sees the image's
+    /// remaining users first and may refuse. Layers are the collector's.
+    pub fn remove_image(
+        &self,
+        id: &Digest,
+        references: &[Reference],
+        and_image: bool,
+    ) -> Result<()> {
+        let _publish = self.publish()?;
+        for reference in references {
+            self.remove_reference(reference)?;
+        }
+        if and_image {
+            self.take_away(&self.path("images").join(id.hex()))?;
+        }
+        Ok(())
+    }
+
+    /// When the image was put here, in seconds since the epoch.
+    pub fn image_stored_at(&self, id: &Digest) -> Result<u64> {
+        use std::os::unix::fs::MetadataExt;
+        let path = self.path("images").join(id.hex()).join("config.json");
+        let metadata = fs::metadata(&path).context(|| format!("read image {}", id.short()))?;
+        Ok(metadata.mtime().max(0) as u64)
+    }
+}
+
+fn no_such_image(name: &str) -> Error {
+    Error::new(Kind::NotFound, format!("No such image: {name}"))
+}
