@@ -1,0 +1,83 @@
+//! What there is to say of containers, and their removal.
+
+use super::Engine;
+use crate::error::{Context, Error, Kind, Result};
+use crate::store::{Container, Status};
+use crate::sys::process;
+use crate::time;
+use crate::units;
+
+/// A line of `ps`.
+#[derive(Debug)]
+#[allow(missing_docs)] // ps's columns
+pub struct ContainerSummary {
+    pub id: String,
+    pub image: String,
+    pub command: String,
+    pub created: u64,
+    pub status: String,
+    pub name: String,
+    pub is_running: bool,
+}
+
+impl Engine {
+    /// All containers, the newest first; without `all` only those that run.
+    pub fn containers(&self, all: bool) -> Result<Vec<ContainerSummary>> {
+        let containers = self.store.containers()?;
+        let shown = containers.iter().filter(|c| all || c.status == Status::Running);
+        Ok(shown.map(summary).collect())
+    }
+
+    /// Removes a container and its writable layer; one that runs only by `force`, which kills it first. Gives its ID.
+    pub fn remove_container(&self, name: &str, force: bool) -> Result<String> {
+        let container = self.store.find_container(name)?;
+        if container.status == Status::Running {
+            if !force {
+                let message = format!(
+                    "cannot remove container {:?}: container is running: stop the container before removing or force remove",
+                    format!("/{}", container.record.name)
+                );
+                return Err(Error::new(Kind::Conflict, message));
+            }
+            self.kill_and_wait(&container)?;
+        }
+        // Its runner may have removed it on the way out (--rm).
+        self.store.remove_container(&container)?;
+        Ok(container.record.id)
+    }
+
+    fn kill_and_wait(&self, container: &Container) -> Result<()> {
+        let pid = container.state.pid;
+        process::kill_by_id(pid)
+            .context(|| format!("kill container {} (pid {pid})", container.record.name))?;
+        self.store.wait_for_runner(container)
+    }
+}
+
+fn summary(container: &Container) -> ContainerSummary {
+    let record = &container.record;
+    ContainerSummary {
+        id: record.id.clone(),
+        image: record.image_name.clone(),
+        command: record.args.join(" "),
+        created: time::parse(&record.created).unwrap_or(0),
+        status: status(container, time::unix_now().0),
+        name: record.name.clone(),
+        is_running: container.status == Status::Running,
+    }
+}
+
+/// Docker's sentence: `Up 2 hours`, `Exited (1) 3 days ago`, `Created`.
+fn status(container: &Container, now: u64) -> String {
+    let state = &container.state;
+    let since = |at: &Option<String>| {
+        let seconds = at.as_deref().and_then(time::parse).unwrap_or(now);
+        units::duration(now.saturating_sub(seconds))
+    };
+    match container.status {
+        Status::Created => "Created".into(),
+        Status::Running => format!("Up {}", since(&state.started)),
+        Status::Exited if state.finished.is_none() => format!("Exited ({})", state.exit_code),
+        Status::Exited => format!("Exited ({}) {} ago", state.exit_code, since(&state.finished)),
+    }
+}

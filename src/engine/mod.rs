@@ -1,0 +1,64 @@
+//! The verbs: pull, load, save, delta, run and the rest, and the only place where registry, store and container meet.
+//!
+//! A verb takes what the user meant as plain data and returns what there is to say; it prints nothing. What happens on
+//! the way goes to a `Report`, so that a terminal, a pipe and later the API can each show it in their own way.
+
+mod basis;
+mod containers;
+mod delta;
+mod images;
+mod inspect;
+mod load;
+mod pipe;
+mod progress;
+mod pull;
+mod remove;
+mod run;
+mod save;
+mod system;
+
+use std::path::{Path, PathBuf};
+
+pub use containers::ContainerSummary;
+pub use delta::DeltaSummary;
+pub use images::{ImageSummary, NO_TAG};
+pub use load::Loaded;
+pub use progress::{Event, Report};
+pub use pull::Pulled;
+pub use remove::Removed;
+pub use run::RunOptions;
+pub use system::SystemInfo;
+
+use crate::error::Result;
+use crate::oci::platform::Platform;
+use crate::registry;
+use crate::store::Store;
+use crate::sys::host;
+
+/// What every verb works on.
+pub struct Engine {
+    store: Store,
+    registry: registry::Options,
+}
+
+impl Engine {
+    /// The engine over one data root; nothing is created before something is written.
+    pub fn open(data_root: &Path, run_root: &Path, registry: registry::Options) -> Result<Engine> {
+        Ok(Engine { store: Store::open(data_root, run_root)?, registry })
+    }
+
+    /// The platform of this machine.
+    pub fn platform() -> Platform {
+        Platform::of_machine(&host::uname().machine, std::env::consts::ARCH)
+    }
+}
+
+/// The data root where none is named.
+pub fn default_data_root() -> PathBuf {
+    PathBuf::from("/var/lib/vaquita")
+}
+
+/// The run root where none is named.
+pub fn default_run_root() -> PathBuf {
+    PathBuf::from("/run/vaquita")
+}

@@ -1,0 +1,220 @@
+//! Pull: reference -> manifest -> configuration -> each missing layer -> image -> name.
+//!
+//! A layer's bytes go from the socket through SHA-256, inflate and the tar reader into files of a stage; it is committed
+//! when both its digests are right. The image, then its names, are published last. A pull that fails for good takes
+//! back the layers that it committed; one that lost the network leaves them for the next try, unseen by any image.
+//!
+//! An image with balena's delta labels is pulled the same way, except that each layer's bytes are a patch against an
+//! image that is here, and that the result is the target's image under the delta's name.
+
+use std::io::{Read, Write};
+
+use super::basis::Basis;
+use super::progress::{Event, Report};
+use super::{Engine, pipe};
+use crate::delta::balena::{self, BalenaDelta};
+use crate::delta::rsync;
+use crate::digest::{Digest, VerifyingReader};
+use crate::error::{Error, Kind, Result};
+use crate::layer;
+use crate::oci::config::ImageConfig;
+use crate::oci::manifest::Descriptor;
+use crate::oci::platform::Platform;
+use crate::reference::Reference;
+use crate::registry::{Client, Resolved};
+use crate::store::LayerRecord;
+
+/// What a pull came to.
+#[derive(Debug)]
+pub struct Pulled {
+    /// The image that the reference now stands for.
+    pub image: Digest,
+    /// What the registry's name points at: the digest of an index or a manifest.
+    pub digest: Digest,
+    /// Whether the reference stood for another image before, or for none.
+    pub is_new: bool,
+}
+
+/// The layers committed by a verb under way, to be taken back if it fails.
+pub(super) struct Committed(pub Vec<Digest>);
+
+impl Engine {
+    /// Pulls `reference` for `platform`. On success the image survives a power cut.
+    pub fn pull(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+        report: Report,
+    ) -> Result<Pulled> {
+        let client = Client::new(self.registry.clone())?;
+        report(Event::Pulling {
+            tag: reference.manifest_key(),
+            repository: reference.repository().to_string(),
+        });
+        let resolved = client.resolve(reference, platform)?;
+        let work = self.store.work()?;
+        let mut committed = Committed(Vec::new());
+        let image = self.pull_layers(&client, reference, &resolved, &mut committed, report);
+        drop(work);
+        let image = self.keep_or_take_back(image, &committed)?;
+        self.name_pulled(reference, resolved.digest, image)
+    }
+
+    /// After a failure for good, removes what was committed on the way; nothing refers to it.
+    pub(super) fn keep_or_take_back<T>(
+        &self,
+        result: Result<T>,
+        committed: &Committed,
+    ) -> Result<T> {
+        if let Err(e) = &result
+            && e.kind() != Kind::Unavailable
+            && let Err(second) = self.store.collect(&committed.0)
+        {
+            log::warn!("{second}");
+        }
+        result
+    }
+
+    fn name_pulled(&self, reference: &Reference, digest: Digest, image: Digest) -> Result<Pulled> {
+        let before = self.store.resolve(reference)?;
+        self.store.set_reference(&reference.at(digest), &image)?;
+        if before != Some(image) {
+            self.store.set_reference(reference, &image)?;
+        }
+        Ok(Pulled { image, digest, is_new: before != Some(image) })
+    }
+
+    fn pull_layers(
+        &self,
+        client: &Client,
+        reference: &Reference,
+        resolved: &Resolved,
+        committed: &mut Committed,
+        report: Report,
+    ) -> Result<Digest> {
+        let manifest = &resolved.manifest;
+        let image_id = manifest.config.digest()?;
+        if self.store.has_image(&image_id) {
+            return Ok(image_id);
+        }
+        let config_bytes = client.small_blob(reference, &manifest.config)?;
+        let config = ImageConfig::parse(&config_bytes, &format!("configuration of {reference}"))?;
+        let delta = balena::find(&config)?;
+        if let Some(delta) = &delta
+            && self.store.has_image(&delta.target_id())
+        {
+            return Ok(delta.target_id());
+        }
+        let mut target = match &delta {
+            Some(delta) => Target::Delta(self.open_delta(delta, report)?),
+            None => Target::Layers,
+        };
+        let (config_bytes, diff_ids) = match &delta {
+            Some(delta) => (delta.target_config.as_bytes(), delta.target()?.diff_ids()?),
+            None => (config_bytes.as_slice(), config.diff_ids()?),
+        };
+        if manifest.layers.len() != diff_ids.len() {
+            let (layers, ids) = (manifest.layers.len(), diff_ids.len());
+            let message =
+                format!("manifest of {reference} has {layers} layers, its configuration {ids}");
+            return Err(Error::new(Kind::Corrupt, message));
+        }
+        for (descriptor, diff_id) in manifest.layers.iter().zip(&diff_ids) {
+            let layer = descriptor.digest()?.short();
+            if self.store.has_layer(diff_id) {
+                report(Event::LayerExists { layer });
+                continue;
+            }
+            report(Event::LayerStarted { layer: layer.clone() });
+            self.pull_layer(client, reference, descriptor, diff_id, &mut target)?;
+            committed.0.push(*diff_id);
+            report(Event::LayerDone { layer });
+        }
+        let manifest_bytes = delta.is_none().then_some(resolved.manifest_bytes.as_slice());
+        self.store.commit_image(config_bytes, manifest_bytes)
+    }
+
+    fn pull_layer(
+        &self,
+        client: &Client,
+        reference: &Reference,
+        descriptor: &Descriptor,
+        diff_id: &Digest,
+        target: &mut Target,
+    ) -> Result<()> {
+        let digest = descriptor.digest()?;
+        let blob = client.blob(reference, descriptor, 0)?;
+        let mut tar = layer::open_compressed(Box::new(VerifyingReader::new(blob, digest)))?;
+        match target {
+            Target::Layers => {
+                pipe::join(|out| pipe::copy(&mut tar, out), |tar| self.store_layer(tar, diff_id))
+            }
+            Target::Delta(basis) => self.store_patched_layer(&mut tar, basis, diff_id),
+        }
+        .map_err(|e| {
+            Error::new(e.kind(), format!("pull layer {digest} of {reference}")).caused_by(e)
+        })
+    }
+
+    /// Unpacks an uncompressed tar and commits it as the layer `diff_id`, if that is what it is.
+    pub(super) fn store_layer(&self, tar: &mut dyn Read, diff_id: &Digest) -> Result<()> {
+        let stage = self.store.stage()?;
+        let unpacked = layer::unpack(tar, stage.directory(), &format!("layer {diff_id}"))?;
+        if unpacked.diff_id != *diff_id {
+            let found = unpacked.diff_id;
+            let message = format!("layer {diff_id}: its content has the diff ID {found}");
+            return Err(Error::new(Kind::Corrupt, message));
+        }
+        self.store.commit_layer(stage, diff_id, layer_record(&unpacked))
+    }
+
+    /// Patches the basis with what a delta layer's tar holds, and stores the result.
+    pub(super) fn store_patched_layer(
+        &self,
+        delta_layer: &mut dyn Read,
+        basis: &mut Basis,
+        diff_id: &Digest,
+    ) -> Result<()> {
+        let patch = |out: &mut dyn Write| match balena::layer::open(delta_layer)? {
+            balena::layer::Layer::Shared => {
+                let message =
+                    format!("layer {diff_id} is shared with the delta's basis, which lacks it");
+                Err(Error::new(Kind::Corrupt, message))
+            }
+            balena::layer::Layer::Delta(mut member) => {
+                rsync::patch(basis, &mut member, out)?;
+                member.finish()
+            }
+        };
+        pipe::join(patch, |tar| self.store_layer(tar, diff_id))
+    }
+
+    /// Opens the image that a delta starts from.
+    pub(super) fn open_delta(&self, delta: &BalenaDelta, report: Report) -> Result<Basis> {
+        let base = self.store.image(&delta.base).map_err(|e| {
+            let message = format!(
+                "delta needs its basis, image {}, which is not here: pull that image first, or the full image",
+                delta.base
+            );
+            if e.kind() == Kind::NotFound { Error::new(Kind::NotFound, message) } else { e }
+        })?;
+        report(Event::DeltaBasis { image: base.id.short() });
+        self.basis(&base)
+    }
+}
+
+/// How the bytes of a layer become its tar.
+enum Target {
+    Layers,
+    Delta(Basis),
+}
+
+/// What the store keeps of an unpacked layer.
+pub(super) fn layer_record(unpacked: &layer::Unpacked) -> LayerRecord {
+    LayerRecord {
+        version: 0,
+        tar_bytes: unpacked.tar_bytes,
+        file_bytes: unpacked.file_bytes,
+        file_count: unpacked.file_count,
+    }
+}
