@@ -20,3 +20,8 @@ pub mod layer;
 
 pub mod container;
 pub mod registry;
+pub mod store;
+
+pub mod engine;
+
+pub mod cli;

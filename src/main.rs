@@ -1,4 +1,7 @@
 //! The `vaquita` binary: hands its arguments to the command line front.
+
 fn main() {
-    println!("vaquita {}", env!("CARGO_PKG_VERSION"));
+    let argv =
+        std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    std::process::exit(vaquita::cli::main(argv));
 }

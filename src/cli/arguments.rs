@@ -1,0 +1,261 @@
+//! The commands and their options, for argh. Their doc comments are the help texts.
+
+use argh::FromArgs;
+
+/// a small container engine that a device fleet can trust
+#[derive(FromArgs)]
+pub struct Arguments {
+    /// where images and containers are kept (default /var/lib/vaquita)
+    #[argh(option, arg_name = "dir")]
+    pub data_root: Option<String>,
+    /// where locks and state of this boot are kept (default /run/vaquita)
+    #[argh(option, arg_name = "dir")]
+    pub run_root: Option<String>,
+    /// PEM file of a certificate authority to trust for registries; may be repeated
+    #[argh(option, arg_name = "file")]
+    pub ca_file: Vec<String>,
+    /// registry (host[:port]) to speak plain HTTP or unverified TLS with; may be repeated
+    #[argh(option, arg_name = "host")]
+    pub insecure_registry: Vec<String>,
+    /// say more about what is done, on standard error
+    #[argh(switch, short = 'D')]
+    pub debug: bool,
+    #[argh(subcommand)]
+    pub command: Command,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+#[allow(clippy::large_enum_variant)] // made once in a run
+pub enum Command {
+    Pull(Pull),
+    Run(Run),
+    Images(Images),
+    Ps(Ps),
+    Rm(Rm),
+    Rmi(Rmi),
+    Tag(Tag),
+    Inspect(Inspect),
+    Load(Load),
+    Save(Save),
+    Image(Image),
+    Version(Version),
+    Info(Info),
+}
+
+/// Download an image from a registry; on success it survives a power cut
+#[derive(FromArgs)]
+#[argh(subcommand, name = "pull")]
+pub struct Pull {
+    /// print only the digest
+    #[argh(switch, short = 'q')]
+    pub quiet: bool,
+    /// platform to choose from an index, such as linux/arm/v7 (default: this machine's)
+    #[argh(option, arg_name = "os/arch")]
+    pub platform: Option<String>,
+    /// image to pull: [registry/]name[:tag|@digest]
+    #[argh(positional, arg_name = "image")]
+    pub reference: String,
+}
+
+/// Run a command in a new container, without any daemon
+#[derive(FromArgs)]
+#[argh(subcommand, name = "run")]
+pub struct Run {
+    /// remove the container when it ends
+    #[argh(switch)]
+    pub rm: bool,
+    /// keep standard input open
+    #[argh(switch, short = 'i')]
+    pub interactive: bool,
+    /// give the container a terminal
+    #[argh(switch, short = 't')]
+    pub tty: bool,
+    /// environment variable NAME=value, or NAME to pass this process's; may be repeated
+    #[argh(option, short = 'e', arg_name = "variable")]
+    pub env: Vec<String>,
+    /// bind mount /source:/target[:ro]; may be repeated
+    #[argh(option, short = 'v', arg_name = "bind")]
+    pub volume: Vec<String>,
+    /// working directory in the container
+    #[argh(option, short = 'w', arg_name = "dir", default = "String::new()")]
+    pub workdir: String,
+    /// user (name or ID) and group: user[:group]
+    #[argh(option, short = 'u', arg_name = "user", default = "String::new()")]
+    pub user: String,
+    /// program to start instead of the image's entry point
+    #[argh(option, arg_name = "program")]
+    pub entrypoint: Option<String>,
+    /// name of the container (default: generated)
+    #[argh(option, arg_name = "name", default = "String::new()")]
+    pub name: String,
+    /// host name inside the container (default: its ID, or the host's with --net host)
+    #[argh(option, short = 'h', arg_name = "name", default = "String::new()")]
+    pub hostname: String,
+    /// network: host (default) or none
+    #[argh(option, arg_name = "network", default = "String::new()")]
+    pub net: String,
+    /// platform to pull if the image is not here
+    #[argh(option, arg_name = "os/arch")]
+    pub platform: Option<String>,
+    /// mount the container's root file system read-only
+    #[argh(switch)]
+    pub read_only: bool,
+    /// give all capabilities, all devices and a writable /sys
+    #[argh(switch)]
+    pub privileged: bool,
+    /// add a capability (NET_ADMIN, ALL); may be repeated
+    #[argh(option, arg_name = "capability")]
+    pub cap_add: Vec<String>,
+    /// drop a capability (CHOWN, ALL); may be repeated
+    #[argh(option, arg_name = "capability")]
+    pub cap_drop: Vec<String>,
+    /// no-new-privileges: no program in the container may gain privileges; may be repeated
+    #[argh(option, arg_name = "option")]
+    pub security_opt: Vec<String>,
+    /// image to run
+    #[argh(positional, arg_name = "image")]
+    pub image: String,
+    /// command and arguments (default: the image's)
+    #[argh(positional, arg_name = "command")]
+    pub command: Vec<String>,
+}
+
+/// List images
+#[derive(FromArgs)]
+#[argh(subcommand, name = "images")]
+pub struct Images {
+    /// print only image IDs
+    #[argh(switch, short = 'q')]
+    pub quiet: bool,
+    /// accepted for Docker's sake: every image is shown anyway
+    #[argh(switch, short = 'a')]
+    #[allow(dead_code)] // there are no intermediate images to hide
+    pub all: bool,
+    /// print whole IDs
+    #[argh(switch)]
+    pub no_trunc: bool,
+}
+
+/// List containers
+#[derive(FromArgs)]
+#[argh(subcommand, name = "ps")]
+pub struct Ps {
+    /// show those that do not run, too
+    #[argh(switch, short = 'a')]
+    pub all: bool,
+    /// print only container IDs
+    #[argh(switch, short = 'q')]
+    pub quiet: bool,
+    /// print whole IDs and commands
+    #[argh(switch)]
+    pub no_trunc: bool,
+}
+
+/// Remove containers and what they wrote
+#[derive(FromArgs)]
+#[argh(subcommand, name = "rm")]
+pub struct Rm {
+    /// kill a running container first
+    #[argh(switch, short = 'f')]
+    pub force: bool,
+    /// containers, by name or ID
+    #[argh(positional, arg_name = "container")]
+    pub containers: Vec<String>,
+}
+
+/// Remove images by name or ID
+#[derive(FromArgs)]
+#[argh(subcommand, name = "rmi")]
+pub struct Rmi {
+    /// remove an ID with all its names
+    #[argh(switch, short = 'f')]
+    pub force: bool,
+    /// images, by name or ID
+    #[argh(positional, arg_name = "image")]
+    pub images: Vec<String>,
+}
+
+/// Give an image one more name
+#[derive(FromArgs)]
+#[argh(subcommand, name = "tag")]
+pub struct Tag {
+    /// image to name
+    #[argh(positional, arg_name = "source")]
+    pub source: String,
+    /// its new name
+    #[argh(positional, arg_name = "target")]
+    pub target: String,
+}
+
+/// Show all that is known of containers or images, as JSON
+#[derive(FromArgs)]
+#[argh(subcommand, name = "inspect")]
+pub struct Inspect {
+    /// containers or images, by name or ID
+    #[argh(positional, arg_name = "name")]
+    pub names: Vec<String>,
+}
+
+/// Load images, or deltas, from an archive that `save` wrote
+#[derive(FromArgs)]
+#[argh(subcommand, name = "load")]
+pub struct Load {
+    /// read from a file instead of standard input
+    #[argh(option, short = 'i', arg_name = "file")]
+    pub input: Option<String>,
+    /// print only what was loaded
+    #[argh(switch, short = 'q')]
+    pub quiet: bool,
+}
+
+/// Write images to an archive that `load` reads
+#[derive(FromArgs)]
+#[argh(subcommand, name = "save")]
+pub struct Save {
+    /// write to a file instead of standard output
+    #[argh(option, short = 'o', arg_name = "file")]
+    pub output: Option<String>,
+    /// images, by name or ID
+    #[argh(positional, arg_name = "image")]
+    pub images: Vec<String>,
+}
+
+/// Commands on images; `image ls`, `image rm` and the like are other spellings of the commands above
+#[derive(FromArgs)]
+#[argh(subcommand, name = "image")]
+pub struct Image {
+    #[argh(subcommand)]
+    pub command: ImageCommand,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+pub enum ImageCommand {
+    Delta(Delta),
+}
+
+/// Make a delta image, in balenaEngine's format, that turns one image into another
+#[derive(FromArgs)]
+#[argh(subcommand, name = "delta")]
+pub struct Delta {
+    /// name for the delta image
+    #[argh(option, short = 't', arg_name = "name")]
+    pub tag: Option<String>,
+    /// image that the devices have
+    #[argh(positional, arg_name = "old")]
+    pub old: String,
+    /// image that they shall have
+    #[argh(positional, arg_name = "new")]
+    pub new: String,
+}
+
+/// Show the version
+#[derive(FromArgs)]
+#[argh(subcommand, name = "version")]
+pub struct Version {}
+
+/// Show facts about the store and this machine
+#[derive(FromArgs)]
+#[argh(subcommand, name = "info")]
+pub struct Info {}

@@ -1,0 +1,48 @@
+//! The overview that `vaquita --help` prints. Each command's own help comes from its arguments' doc comments.
+
+/// One screen.
+pub const OVERVIEW: &str = "\
+Usage: vaquita [OPTIONS] COMMAND [ARGUMENTS]
+
+A small container engine that a device fleet can trust. It needs no daemon: every command does its work itself.
+
+Images:
+  pull        Download an image, or a delta to one, from a registry
+  images      List images
+  inspect     Show all that is known of an image or container, as JSON
+  tag         Give an image one more name
+  rmi         Remove images
+  save        Write images to an archive
+  load        Load images, or deltas, from an archive
+  image delta Make a delta image that turns one image into another
+
+Containers:
+  run         Run a command in a new container
+  ps          List containers
+  rm          Remove containers
+
+System:
+  info        Show facts about the store and this machine
+  version     Show the version
+
+Options:
+  --data-root DIR           Where images and containers are kept (default /var/lib/vaquita)
+  --run-root DIR            Where locks and state of this boot are kept (default /run/vaquita)
+  --ca-file FILE            Trust this certificate authority for registries, too
+  --insecure-registry HOST  Speak plain HTTP or unverified TLS with this registry
+  -D, --debug               Say more about what is done
+  --help, --version
+
+'vaquita COMMAND --help' tells more about a command. Commands and options are spelled as docker's.
+Exit codes: 1 the engine could not, 125 bad usage or a container that did not start, 126 and 127 a command that
+cannot be executed or found, otherwise that of the container.
+";
+
+/// Whether the overview is what the user wants: `help`, `--help`, `-h`, or nothing at all.
+pub fn is_asked_for(argv: &[String]) -> bool {
+    match argv {
+        [] => true,
+        [only] => matches!(only.as_str(), "help" | "--help" | "-h"),
+        _ => false,
+    }
+}

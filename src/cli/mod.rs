@@ -1,0 +1,90 @@
+//! The command line: parses, calls the engine, prints. Nothing else in the program prints.
+//!
+//! Output and exit codes are Docker's: 0, 1 for an engine that could not, 125 for bad usage and for a `run` that did not
+//! come to start its command, 126 and 127 for a command that cannot be executed or found, else the container's own.
+
+mod arguments;
+mod commands;
+mod help;
+mod output;
+mod progress;
+mod rewrite;
+
+use std::path::PathBuf;
+
+use arguments::{Arguments, Command};
+
+use crate::engine::{self, Engine};
+use crate::error::{Error, Kind, Result};
+use crate::registry;
+
+/// The exit code for bad usage, and for an engine error of `run`.
+const EXIT_ENGINE: i32 = 125;
+
+/// Runs one command line, without the program's name, and gives the exit code.
+pub fn main(argv: Vec<String>) -> i32 {
+    let arguments = match parse(&argv) {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
+    output::start_log(arguments.debug);
+    let is_run = matches!(arguments.command, Command::Run(_));
+    match execute(arguments) {
+        Ok(code) => code,
+        Err(e) => {
+            output::error(&e.to_string());
+            exit_code(e.kind(), is_run)
+        }
+    }
+}
+
+fn exit_code(kind: Kind, is_run: bool) -> i32 {
+    match kind {
+        Kind::CommandNotFound => 127,
+        Kind::CannotInvoke => 126,
+        _ if is_run => EXIT_ENGINE,
+        _ => 1,
+    }
+}
+
+/// The parsed arguments, or the exit code if help or an error was printed instead.
+fn parse(argv: &[String]) -> Result<Arguments, i32> {
+    if help::is_asked_for(argv) {
+        output::print(help::OVERVIEW);
+        return Err(if argv.is_empty() { EXIT_ENGINE } else { 0 });
+    }
+    if matches!(argv, [only] if only == "--version" || only == "-v") {
+        output::print(&commands::version_line());
+        return Err(0);
+    }
+    let words = rewrite::rewrite(argv);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    <Arguments as argh::FromArgs>::from_args(&["vaquita"], &words).map_err(|early| {
+        if early.status.is_ok() {
+            output::print(&early.output);
+            return 0;
+        }
+        let line = early.output.split_whitespace().collect::<Vec<_>>().join(" ");
+        output::error(&format!("{line}; see 'vaquita --help'"));
+        EXIT_ENGINE
+    })
+}
+
+fn execute(arguments: Arguments) -> Result<i32> {
+    let registry = registry::Options {
+        ca_files: arguments.ca_file.iter().map(PathBuf::from).collect(),
+        insecure: arguments.insecure_registry,
+        ..registry::Options::default()
+    };
+    let root = |given: Option<String>, default: PathBuf| given.map_or(default, PathBuf::from);
+    let data_root = root(arguments.data_root, engine::default_data_root());
+    let run_root = root(arguments.run_root, engine::default_run_root());
+    for path in [&data_root, &run_root] {
+        if !path.is_absolute() {
+            let message = format!("{} is not an absolute path", path.display());
+            return Err(Error::new(Kind::Invalid, message));
+        }
+    }
+    let engine = Engine::open(&data_root, &run_root, registry)?;
+    commands::execute(&engine, arguments.command)
+}
