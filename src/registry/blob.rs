@@ -58,7 +58,7 @@ fn start_of(answer: &Answer, offset: u64, doing: &str) -> Result<u64> {
     if content_range_start(range) == Some(offset) {
         return Ok(offset);
     }
-    let message = format!("{doing}: asked from byte {offset}, the answer is for {range:?}");
+    let message = format!("{doing}: asked from byte {offset}, the answer is for `{range}`");
     Err(Error::new(Kind::Invalid, message))
 }
 

@@ -122,7 +122,10 @@ impl Client {
     /// A client; nothing is read or connected until it is asked something.
     pub fn new(options: Options) -> Result<Client> {
         if !options.user_agent.bytes().all(|b| (b' '..=b'~').contains(&b)) {
-            let message = format!("user agent {:?} is not printable ASCII", options.user_agent);
+            let message = format!(
+                "user agent `{}` is not printable ASCII",
+                options.user_agent.escape_debug()
+            );
             return Err(Error::new(Kind::Invalid, message));
         }
         let config = ureq::Agent::config_builder()

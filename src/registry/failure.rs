@@ -99,7 +99,7 @@ pub(super) fn of_transport(error: ureq::Error, doing: &str) -> Error {
             of_kind(Kind::Invalid, format!("the answer is not proper HTTP: {cause}"))
         }
         ureq::Error::Http(cause) => of_kind(Kind::Invalid, cause.to_string()),
-        ureq::Error::BadUri(uri) => of_kind(Kind::Invalid, format!("bad URL {uri:?}")),
+        ureq::Error::BadUri(uri) => of_kind(Kind::Invalid, format!("bad URL {uri}")),
         other => of_kind(Kind::Internal, other.to_string()),
     }
 }

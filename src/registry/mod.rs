@@ -16,7 +16,9 @@ mod client;
 mod failure;
 mod location;
 mod resolve;
+mod tls;
 mod transport;
+mod trust;
 
 pub use client::{Client, Credentials, Options};
 pub use resolve::Resolved;

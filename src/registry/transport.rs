@@ -15,7 +15,12 @@ use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
 };
 
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, StreamOwned};
+
 use super::client::Options;
+use super::location::{self, Policy};
+use super::trust::{self, Cause, Trust};
 use crate::error::{Error, Kind};
 
 /// One connection's buffer for what arrives; a TLS record has 16 KiB.
@@ -49,11 +54,12 @@ impl Resolver for Lookup {
         _timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let (host, port) = host_and_port(uri);
-        let found = (host.trim_start_matches('[').trim_end_matches(']'), port).to_socket_addrs();
+        let found = (bare(host), port).to_socket_addrs();
         let mut addresses = self.empty();
-        for address in
-            found.map_err(|e| ours(Kind::Unavailable, format!("look up host {host}"), e))?
-        {
+        let found = found.map_err(|cause| {
+            other(Error::new(Kind::Unavailable, format!("look up host {host}")).caused_by(cause))
+        })?;
+        for address in found {
             if addresses.len() < MAX_ADDRESSES {
                 addresses.push(address);
             }
@@ -63,12 +69,46 @@ impl Resolver for Lookup {
 }
 
 /// Opens connections for ureq.
-#[derive(Debug)]
-pub(super) struct Connect;
+pub(super) struct Connect {
+    insecure: Vec<String>,
+    trust: Trust,
+}
 
 impl Connect {
-    pub(super) fn new(_options: &Options) -> Connect {
-        Connect
+    pub(super) fn new(options: &Options) -> Connect {
+        Connect { insecure: options.insecure.clone(), trust: Trust::new(options.ca_files.clone()) }
+    }
+
+    /// TLS over `stream`, after the handshake.
+    fn shake_hands(
+        &self,
+        uri: &Uri,
+        mut stream: TcpStream,
+        timeout: Option<Duration>,
+    ) -> Result<Stream, ureq::Error> {
+        let (host, port) = host_and_port(uri);
+        let authority = uri.authority().map_or(host, |authority| authority.as_str());
+        let policy = location::policy(authority, &self.insecure);
+        let doing = || format!("open TLS connection to {host}:{port}");
+        let config = self.trust.config(authority, policy).map_err(other)?;
+        let name = ServerName::try_from(bare(host).to_string()).map_err(|_| {
+            other(Error::new(Kind::Invalid, format!("{}: not a valid host name", doing())))
+        })?;
+        let failed = |error| match trust::cause(error) {
+            Cause::SpeaksPlain if policy != Policy::Verified => {
+                ureq::Error::Other(Box::new(SpeaksPlain))
+            }
+            Cause::SpeaksPlain => other(Error::new(Kind::Invalid, doing()).caused_by(SpeaksPlain)),
+            Cause::Is(error) => other(Error::new(error.kind(), doing()).caused_by(error)),
+        };
+        stream.set_read_timeout(timeout)?;
+        stream.set_write_timeout(timeout)?;
+        let mut session =
+            ClientConnection::new(config, name).map_err(|e| failed(io::Error::other(e)))?;
+        while session.is_handshaking() {
+            session.complete_io(&mut stream).map_err(failed)?;
+        }
+        Ok(Stream::Tls(Box::new(StreamOwned::new(session, stream))))
     }
 }
 
@@ -80,11 +120,12 @@ impl Connector<()> for Connect {
         details: &ConnectionDetails,
         _chained: Option<()>,
     ) -> Result<Option<Connection>, ureq::Error> {
-        if details.needs_tls() {
-            return Err(ureq::Error::Other(Box::new(SpeaksPlain)));
-        }
         let timeout = details.timeout.not_zero().map(|t| *t);
         let stream = dial(details.uri, &details.addrs, timeout)?;
+        let stream = match details.needs_tls() {
+            true => self.shake_hands(details.uri, stream, timeout)?,
+            false => Stream::Plain(stream),
+        };
         Ok(Some(Connection {
             stream,
             buffers: LazyBuffers::new(INPUT_BUFFER_BYTES, OUTPUT_BUFFER_BYTES),
@@ -112,7 +153,7 @@ fn dial(
         }
     }
     let (host, port) = host_and_port(uri);
-    Err(ours(Kind::Unavailable, format!("connect to {host}:{port}"), last))
+    Err(other(Error::new(Kind::Unavailable, format!("connect to {host}:{port}")).caused_by(last)))
 }
 
 /// The host of a URL, IPv6 addresses in brackets, and its port.
@@ -121,13 +162,46 @@ pub(super) fn host_and_port(uri: &Uri) -> (&str, u16) {
     (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(default))
 }
 
-fn ours(kind: Kind, message: String, cause: io::Error) -> ureq::Error {
-    ureq::Error::Other(Box::new(Error::new(kind, message).caused_by(cause)))
+fn other(error: Error) -> ureq::Error {
+    ureq::Error::Other(Box::new(error))
+}
+
+/// An IPv6 address without its brackets; any other host as it is.
+fn bare(host: &str) -> &str {
+    host.trim_start_matches('[').trim_end_matches(']')
+}
+
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Stream {
+    fn socket(&self) -> &TcpStream {
+        match self {
+            Stream::Plain(socket) => socket,
+            Stream::Tls(session) => &session.sock,
+        }
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(socket) => socket.read(buffer),
+            Stream::Tls(session) => session.read(buffer),
+        }
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Stream::Plain(socket) => socket.write_all(bytes),
+            Stream::Tls(session) => session.write_all(bytes).and_then(|()| session.flush()),
+        }
+    }
 }
 
 /// A connection with its buffers.
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     buffers: LazyBuffers,
     read_timeout: Option<Duration>,
     write_timeout: Option<Duration>,
@@ -142,7 +216,7 @@ impl Transport for Connection {
         let timeout = timeout.for_write();
         let wanted = timeout.not_zero().map(|t| *t);
         if self.write_timeout != wanted {
-            self.stream.set_write_timeout(wanted)?;
+            self.stream.socket().set_write_timeout(wanted)?;
             self.write_timeout = wanted;
         }
         let output = self.buffers.output().get(..amount).unwrap_or_default();
@@ -153,7 +227,7 @@ impl Transport for Connection {
         let timeout = timeout.for_read();
         let wanted = timeout.not_zero().map(|t| *t);
         if self.read_timeout != wanted {
-            self.stream.set_read_timeout(wanted)?;
+            self.stream.socket().set_read_timeout(wanted)?;
             self.read_timeout = wanted;
         }
         let count = loop {
@@ -174,7 +248,11 @@ impl Transport for Connection {
             stream.set_nonblocking(false)?;
             Ok(peeked.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock))
         };
-        probe(&self.stream).unwrap_or(false)
+        probe(self.stream.socket()).unwrap_or(false)
+    }
+
+    fn is_tls(&self) -> bool {
+        matches!(self.stream, Stream::Tls(_))
     }
 }
 
@@ -182,6 +260,12 @@ fn timed(error: io::Error, timeout: NextTimeout) -> ureq::Error {
     match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ureq::Error::Timeout(timeout.reason),
         _ => ureq::Error::Io(error),
+    }
+}
+
+impl fmt::Debug for Connect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Connect")
     }
 }
 
