@@ -296,10 +296,35 @@ fn an_absolute_name_stays_inside() {
 #[test]
 fn device_nodes() {
     let (sandbox, hostile) = (stocked("devices"), Hostile::start());
-    for (name, kind) in [("character", b'3'), ("block", b'4')] {
-        let tar = Tar::default().member(kind, "dev/mem", "", b"").end();
+    for (name, kind, number) in [("memory", b'3', (1, 1)), ("disk", b'4', (8, 0))] {
+        let tar = Tar::default().device(kind, "dev/node", number).end();
         let reference = hostile.put_image(name, &Forged { layers: vec![Layer::of(&tar)] });
-        refuses_pull(&sandbox, &reference, &["layer", "dev/mem", "device"]);
+        refuses_pull(&sandbox, &reference, &["layer", "dev/node", "device"]);
+    }
+    // What Debian's own trees hold is no danger: /dev/null.
+    let tar = Tar::default().device(b'3', "dev/null", (1, 3)).end();
+    let reference = hostile.put_image("null", &Forged { layers: vec![Layer::of(&tar)] });
+    assert_eq!(sandbox.vaquita(&["pull", "-q", &reference]).code, 0);
+}
+
+/// What overlayfs, or the whiteout rules of layers, would take for instructions.
+#[test]
+fn members_that_would_steer_the_overlay() {
+    let (sandbox, hostile) = (stocked("steering"), Hostile::start());
+    let record = "SCHILY.xattr.trusted.overlay.redirect=/etc\n";
+    let record = format!("{} {record}", record.len() + 3); // two digits and a space before it
+    let redirect =
+        Tar::default().member(b'x', "pax", "", record.as_bytes()).member(b'5', "moved", "", b"");
+    let file = |name: &str| Tar::default().member(b'0', name, "", b"");
+    for (name, tar, object) in [
+        ("whiteout", Tar::default().device(b'3', "gone", (0, 0)), "gone"),
+        ("redirect", redirect, "moved"),
+        ("nameless", file("a/.wh."), "a/.wh."),
+        ("itself", file("a/.wh.."), "a/.wh.."),
+        ("parent", file("a/.wh..."), "a/.wh..."),
+    ] {
+        let reference = hostile.put_image(name, &Forged { layers: vec![Layer::of(&tar.end())] });
+        refuses_pull(&sandbox, &reference, &["layer", object]);
     }
 }
 

@@ -216,6 +216,19 @@ impl Tar {
         self
     }
 
+    /// A device node: `kind` 3 for character, 4 for block.
+    pub fn device(mut self, kind: u8, name: &str, (major, minor): (u32, u32)) -> Tar {
+        self.header(kind, name, "", 0);
+        let start = self.0.len() - 512;
+        let mut header = tar::Header::new_ustar();
+        header.as_mut_bytes().copy_from_slice(&self.0[start..]);
+        header.set_device_major(major).expect("an ustar header");
+        header.set_device_minor(minor).expect("an ustar header");
+        header.set_cksum();
+        self.0[start..].copy_from_slice(header.as_bytes());
+        self
+    }
+
     /// A header alone, for contents that come from elsewhere or not at all.
     pub fn header(&mut self, kind: u8, name: &str, link: &str, size: u64) {
         let mut header = tar::Header::new_ustar();
@@ -225,10 +238,6 @@ impl Tar {
         header.set_gid(0);
         header.set_mtime(1_700_000_000);
         header.set_entry_type(tar::EntryType::new(kind));
-        if matches!(kind, b'3' | b'4') {
-            header.set_device_major(1).expect("an ustar header");
-            header.set_device_minor(3).expect("an ustar header");
-        }
         let fields = header.as_old_mut();
         fields.name[..name.len()].copy_from_slice(name.as_bytes());
         fields.linkname[..link.len()].copy_from_slice(link.as_bytes());
