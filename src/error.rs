@@ -35,9 +35,13 @@ pub enum Kind {
     Internal,
 }
 
-/// An error of the engine. `Display` gives the whole chain in one line.
+/// An error of the engine. `Display` gives the whole chain in one line. One pointer wide: results are passed everywhere,
+/// and errors are rare.
 #[derive(Debug)]
-pub struct Error {
+pub struct Error(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     kind: Kind,
     message: String,
     cause: Option<Box<dyn std::error::Error + Send + Sync>>,
@@ -49,12 +53,12 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error without a cause; `message` reads `verb object: reason` or states the fact.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Error { kind, message: message.into(), cause: None }
+        Error(Box::new(Inner { kind, message: message.into(), cause: None }))
     }
 
     /// The same with the error that led to it, printed after a colon.
     pub fn caused_by(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        self.cause = Some(cause.into());
+        self.0.cause = Some(cause.into());
         self
     }
 
@@ -62,19 +66,19 @@ impl Error {
     pub fn io(message: impl Into<String>, cause: std::io::Error) -> Self {
         // An engine error that travelled through a Read or Write comes back with its own kind.
         let carried =
-            cause.get_ref().and_then(|inner| inner.downcast_ref::<Error>()).map(|e| e.kind);
+            cause.get_ref().and_then(|inner| inner.downcast_ref::<Error>()).map(Error::kind);
         let kind = carried.unwrap_or_else(|| kind_of(&cause));
         Error::new(kind, message).caused_by(cause)
     }
 
     /// What to branch on.
     pub fn kind(&self) -> Kind {
-        self.kind
+        self.0.kind
     }
 
     /// The same error under another kind, where the caller knows better what a failure means.
     pub fn with_kind(mut self, kind: Kind) -> Self {
-        self.kind = kind;
+        self.0.kind = kind;
         self
     }
 }
@@ -94,8 +98,8 @@ fn kind_of(error: &std::io::Error) -> Kind {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
-        match &self.cause {
+        f.write_str(&self.0.message)?;
+        match &self.0.cause {
             Some(cause) => write!(f, ": {cause}"),
             None => Ok(()),
         }
@@ -104,7 +108,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.cause.as_ref().map(|cause| cause.as_ref() as _)
+        self.0.cause.as_ref().map(|cause| cause.as_ref() as _)
     }
 }
 

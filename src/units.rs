@@ -3,25 +3,35 @@
 /// Bytes in decimal units with three significant digits, as docker's `images` does: `1.02kB`, `4.26MB`, `134MB`.
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["B", "kB", "MB", "GB", "TB", "PB"];
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    while value >= 1000.0 && unit + 1 < UNITS.len() {
-        value /= 1000.0;
+    let (mut unit, mut scale) = (0, 1_u64);
+    while bytes / scale >= 1000 && unit + 1 < UNITS.len() {
         unit += 1;
+        scale *= 1000;
     }
     // Three significant digits without trailing zeros, what Go's %.3g gives in this range.
-    let decimals = if value >= 100.0 {
-        0
-    } else if value >= 10.0 {
-        1
-    } else {
-        2
+    let decimals = match bytes / scale {
+        _ if unit == 0 => 0,
+        0..10 => 2,
+        10..100 => 1,
+        _ => 0,
     };
-    let mut text = format!("{value:.decimals$}");
-    if text.contains('.') {
-        text.truncate(text.trim_end_matches('0').trim_end_matches('.').len());
-    }
+    let text = decimal(bytes, scale, decimals);
+    let text = match decimals {
+        0 => &text,
+        _ => text.trim_end_matches('0').trim_end_matches('.'),
+    };
     format!("{text}{}", UNITS[unit])
+}
+
+/// `numerator / denominator` rounded half up to so many decimals, in integers: formatting floats would cost 8 KB.
+pub fn decimal(numerator: u64, denominator: u64, decimals: u32) -> String {
+    let scale = 10_u128.pow(decimals);
+    let denominator = u128::from(denominator.max(1));
+    let rounded = (u128::from(numerator) * scale * 2 + denominator) / (denominator * 2);
+    match decimals {
+        0 => rounded.to_string(),
+        _ => format!("{}.{:0width$}", rounded / scale, rounded % scale, width = decimals as usize),
+    }
 }
 
 /// A span of time in one rounded unit, as docker's `ps` does: `About a minute`, `3 hours`.
@@ -59,6 +69,8 @@ mod tests {
             (12_340_000, "12.3MB"),
             (134_000_000, "134MB"),
             (5_000_000_000, "5GB"),
+            (u64::MAX, "18447PB"),
+            (u64::MAX, "18447PB"),
         ] {
             assert_eq!(size(bytes), text);
         }

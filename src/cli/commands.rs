@@ -253,8 +253,8 @@ fn delta(engine: &Engine, args: &Delta) -> Result<()> {
     let DeltaSummary { image, normal_bytes, delta_bytes } =
         engine.create_delta(&args.old, &args.new, tag.as_ref(), &mut progress::print)?;
     let (normal, delta) = (units::size(normal_bytes), units::size(delta_bytes));
-    let ratio = normal_bytes as f64 / delta_bytes.max(1) as f64;
-    output::line(&format!("Normal size: {normal}, Delta size: {delta}, {ratio:.2}x improvement"));
+    let ratio = units::decimal(normal_bytes, delta_bytes, 2);
+    output::line(&format!("Normal size: {normal}, Delta size: {delta}, {ratio}x improvement"));
     output::line(&format!("Created delta: {image}"));
     if let Some(tag) = tag {
         output::line(&format!("Successfully tagged {}", tag.familiar()));

@@ -21,6 +21,3 @@ pub mod unpack;
 pub use gzip::open_compressed;
 pub use rebuild::LayerTar;
 pub use unpack::{Unpacked, unpack};
-
-#[cfg(test)]
-mod tests;

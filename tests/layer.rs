@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use tar::{EntryType, Header};
 
-use super::*;
-use crate::delta::ReadAt;
-use crate::digest::Digest;
-use crate::error::{Error, Kind, Result};
-use crate::sys::file::open_directory;
-use crate::sys::remove::remove_tree;
+use vaquita::delta::ReadAt;
+use vaquita::digest::Digest;
+use vaquita::error::{Error, Kind, Result};
+use vaquita::layer::*;
+use vaquita::sys::file::open_directory;
+use vaquita::sys::remove::remove_tree;
 
 /// A directory of its own for each test, removed in the end.
 struct Stage(PathBuf);
@@ -628,7 +628,7 @@ fn passes_errors_of_the_stream_on() {
 }
 
 #[test]
-fn unpacks_from_gzip_with_a_thread_ahead() {
+fn unpacks_from_gzip() {
     let stage = Stage::new("gzip");
     let tar = random_tar(99);
     let mut packed = Vec::new();
@@ -638,7 +638,7 @@ fn unpacks_from_gzip_with_a_thread_ahead() {
     fs_err::create_dir(stage.0.join("stage")).unwrap();
     let dir = open_directory(&stage.0.join("stage")).unwrap();
     let mut reader = open_compressed(Box::new(&packed[..])).unwrap();
-    let unpacked = read_ahead(&mut reader, &mut |tar| unpack(tar, dir.as_fd(), "layer x")).unwrap();
+    let unpacked = unpack(&mut reader, dir.as_fd(), "layer x").unwrap();
     assert_eq!(unpacked.diff_id, Digest::of(&tar));
     assert_eq!(
         fs_err::metadata(stage.0.join("stage/record")).unwrap().permissions().mode() & 0o777,
