@@ -145,10 +145,6 @@ impl Child<'_> {
 
     fn make_device(&self, path: &CStr, device: &rooted::Device, alone: bool) -> Result<(), Errno> {
         match rooted::make_device(path, device) {
-            Err(Errno::NOENT) => {
-                rooted::make_file(path)?;
-                self.bind_host_device(path)
-            }
             Err(Errno::PERM) => {
                 rooted::make_file(path)?;
                 self.bind_host_device(path)
@@ -285,7 +281,13 @@ fn change_directory(path: &CStr, make: bool) -> Result<(), Errno> {
 fn mask(path: &CStr) -> Result<(), Errno> {
     match mount::bind(c"/dev/null", path) {
         Err(Errno::NOENT) => Ok(()),
-        Err(Errno::NOTDIR) => mount::mount(c"tmpfs", path, mount::MountFlags::RDONLY, c""),
+        Err(Errno::NOTDIR) => {
+            let flags = mount::MountFlags::RDONLY
+                | mount::MountFlags::NOSUID
+                | mount::MountFlags::NODEV
+                | mount::MountFlags::NOEXEC;
+            mount::mount(c"tmpfs", path, flags, c"")
+        }
         result => result,
     }
 }

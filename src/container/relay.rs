@@ -7,8 +7,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::error::{Context, Result};
 use crate::sys::process::{self, Ended, Pid};
+use crate::sys::readiness::{self, Want};
 use crate::sys::signal::{SIGCHLD, SIGWINCH};
-use crate::sys::terminal::{self, Raw, Want};
+use crate::sys::terminal::{self, Raw};
 use crate::sys::{Errno, descriptor};
 
 use super::start::Running;
@@ -50,7 +51,7 @@ impl Running {
         loop {
             let nothing = Want::Nothing;
             let wants = [Want::Read(self.signals.as_fd()), nothing, nothing, nothing, nothing];
-            terminal::wait_ready(wants).context(|| "wait for the container".into())?;
+            readiness::wait_ready(wants).context(|| "wait for the container".into())?;
             if let Some(ended) = self.take_signals(None)? {
                 return Ok(ended);
             }
@@ -72,7 +73,7 @@ impl Running {
             let [output_in, output_out] = output.wants();
             let [input_in, input_out] = input.wants();
             let wants = [signals, output_in, output_out, input_in, input_out];
-            let ready = terminal::wait_ready(wants).context(|| "wait for the container".into())?;
+            let ready = readiness::wait_ready(wants).context(|| "wait for the container".into())?;
             if ready[0] {
                 let found = self.take_signals(Some(master))?;
                 ended = ended.or(found);
@@ -160,7 +161,7 @@ impl<'a> Flow<'a> {
 
     fn go_on(&mut self, readable: bool, writable: bool) {
         if readable {
-            match terminal::read(self.from, &mut self.buffer) {
+            match readiness::read(self.from, &mut self.buffer) {
                 Ok(0) => self.open = false,
                 Ok(count) => (self.start, self.end) = (0, count),
                 Err(Errno::AGAIN) => {}
@@ -169,7 +170,7 @@ impl<'a> Flow<'a> {
         }
         if writable {
             let rest = self.buffer.get(self.start..self.end).unwrap_or_default();
-            match terminal::write(self.to, rest) {
+            match readiness::write(self.to, rest) {
                 Ok(count) => self.start += count,
                 Err(Errno::AGAIN) => {}
                 // Nobody reads any more: what is left goes nowhere, and the other side must not block for it.

@@ -133,6 +133,9 @@ fn device_steps(spec: &Spec, host: &Host, steps: &mut Vec<Step>) {
         steps.push(Step::MakeDevice { path: path.into(), device, alone: !spec.privileged });
     }
     steps.extend(LINKS.iter().map(|(target, path)| link((*target).into(), (*path).into())));
+    if !spec.privileged {
+        return;
+    }
     let known = |path: &CString| {
         DEVICES.iter().any(|(name, ..)| *name == path.as_c_str()) || path.as_c_str() == c"/dev/ptmx"
     };

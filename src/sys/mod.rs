@@ -14,6 +14,7 @@ pub mod lock;
 pub mod mount;
 pub mod node;
 pub mod process;
+pub mod readiness;
 pub mod remove;
 pub mod rooted;
 pub mod signal;

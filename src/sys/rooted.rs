@@ -78,11 +78,15 @@ pub struct Device {
     pub gid: u32,
 }
 
-/// Makes a device node with its mode and owner.
+/// Makes a device node with its mode and owner, and the directories above it.
 pub fn make_device(path: &CStr, device: &Device) -> Result<(), Errno> {
     let kind = if device.block { FileType::BlockDevice } else { FileType::CharacterDevice };
     let number = rustix::fs::makedev(device.major, device.minor);
-    rustix::fs::mknodat(CWD, path, kind, Mode::from_raw_mode(device.mode), number)?;
+    let make = || rustix::fs::mknodat(CWD, path, kind, Mode::from_raw_mode(device.mode), number);
+    match make() {
+        Err(Errno::NOENT) => make_parents(path).and_then(|()| make())?,
+        result => result?,
+    }
     if (device.uid, device.gid) != (0, 0) {
         let (uid, gid) = owner(device.uid, device.gid);
         rustix::fs::chownat(CWD, path, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;

@@ -23,7 +23,11 @@ pub fn contain(words: &[String]) -> ExitCode {
 fn run(words: &[String]) -> Result<u8> {
     let spec = spec(words);
     let plan = plan(&spec, &Host::probe(spec.privileged))?;
-    start(&plan)?.wait()
+    let code = start(&plan)?.wait()?;
+    if words.iter().take_while(|word| *word != "--").any(|word| word == "twice") {
+        return start(&plan)?.wait();
+    }
+    Ok(code)
 }
 
 fn spec(words: &[String]) -> Spec {
@@ -56,6 +60,7 @@ fn spec(words: &[String]) -> Spec {
             "privileged" => spec.privileged = true,
             "cap-add" => spec.cap_add.push(text),
             "cap-drop" => spec.cap_drop.push(text),
+            "twice" => {}
             other => panic!("contain: what is {other}?"),
         }
     }

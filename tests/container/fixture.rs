@@ -1,13 +1,16 @@
 //! Directories for one test's containers, and the way to start them.
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use vaquita::sys::process::Pid;
 
 const APPLETS: &str = "sh cat echo id ls true false sleep env hostname stat stty tty mount mkdir mknod head wc pwd \
-                       readlink touch ip kill dd sha256sum grep sed seq cut umask chroot test ps nice sort";
+                       readlink touch ip kill dd sha256sum grep sed seq cut umask chroot test ps nice sort tty mkfifo";
 
 pub struct Fixture {
     pub dir: PathBuf,
@@ -31,7 +34,7 @@ impl Fixture {
         let busybox = std::env::var("VAQUITA_TEST_BUSYBOX").unwrap_or("/bin/busybox".into());
         fs::copy(busybox, fixture.lower("bin/busybox")).unwrap();
         for applet in APPLETS.split_whitespace() {
-            symlink("busybox", fixture.lower("bin").join(applet)).unwrap();
+            let _ = symlink("busybox", fixture.lower("bin").join(applet));
         }
         fixture.write("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34::/srv:/bin/sh\n");
         fixture.write("etc/group", "root:x:0:\nweb:x:34:\nadm:x:11:web\n");
@@ -83,6 +86,62 @@ impl Fixture {
         let mut command = self.command(words, command);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().unwrap()
+    }
+
+    /// The engine started by a shell that first does something to its own process: `exec "$@"` is the engine.
+    pub fn shell(&self, script: &str, words: &[&str], command: &[&str]) -> Command {
+        let contain = self.command(words, command);
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", script, "sh"]).arg(contain.get_program()).args(contain.get_args());
+        shell
+    }
+
+    /// A field of /proc/self/status of a process in the container.
+    pub fn status(&self, words: &[&str], field: &str) -> String {
+        let outcome = self.run(words, &["cat", "/proc/self/status"]);
+        let value =
+            outcome.stdout.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(":\t"));
+        value.unwrap_or_else(|| panic!("no {field}: {outcome:?}")).to_string()
+    }
+
+    /// What a process writes, line by line.
+    pub fn lines_of(&self, child: &mut Child) -> impl Iterator<Item = String> + use<> {
+        BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap)
+    }
+
+    pub fn pid_of(&self, child: &Child) -> Pid {
+        Pid::from_raw(child.id() as i32).unwrap()
+    }
+
+    pub fn number(&self, pid: Pid) -> i32 {
+        pid.as_raw_nonzero().get()
+    }
+
+    /// The children of a process, from /proc.
+    pub fn children(&self, pid: Pid) -> Vec<Pid> {
+        let number = self.number(pid);
+        let list = fs::read_to_string(format!("/proc/{number}/task/{number}/children"));
+        let list = list.unwrap_or_default();
+        list.split_whitespace().filter_map(|word| Pid::from_raw(word.parse().unwrap())).collect()
+    }
+
+    /// The first child of a process, once it is there: an engine's container.
+    pub fn container_of(&self, engine: &Child) -> Pid {
+        let mut found = None;
+        self.until("a child", || {
+            found = self.children(self.pid_of(engine)).first().copied();
+            found.is_some()
+        });
+        found.unwrap()
+    }
+
+    /// Tries until something has happened; fails after 30 seconds.
+    pub fn until(&self, what: &str, mut happened: impl FnMut() -> bool) {
+        let started = Instant::now();
+        while !happened() {
+            assert!(started.elapsed() < Duration::from_secs(30), "waited in vain: {what}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
