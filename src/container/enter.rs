@@ -3,11 +3,12 @@
 //! It runs between fork and exec, so it allocates nothing, locks nothing and logs nothing; all strings were laid out
 //! before the fork, all else lies on the stack. A step that fails is told to the parent as numbers.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 
-use crate::sys::mount::{self, Restriction};
+use crate::sys::mount::{self, DescriptorPath, Restriction};
 use crate::sys::process::{self, ExecList, Namespace};
+use crate::sys::resolve::{Make, resolve};
 use crate::sys::{Errno, capability, channel, descriptor, interface, rooted, signal, terminal};
 
 use super::account::{Account, Missing, Request};
@@ -35,7 +36,8 @@ struct Child<'a> {
     prepared: &'a mut Prepared<'a>,
     channel: &'a OwnedFd,
     host_root: Option<OwnedFd>,
-    moved: bool,
+    /// The container's root, once it is entered.
+    root: Option<OwnedFd>,
     terminal: Option<OwnedFd>,
     account: Option<Account>,
 }
@@ -57,7 +59,7 @@ impl From<Errno> for Fault {
 pub fn enter<'a>(prepared: &'a mut Prepared<'a>, channel: &'a OwnedFd) {
     let plan = prepared.plan;
     let mut child =
-        Child { prepared, channel, host_root: None, moved: false, terminal: None, account: None };
+        Child { prepared, channel, host_root: None, root: None, terminal: None, account: None };
     for (number, step) in plan.steps.iter().enumerate() {
         if let Err(fault) = child.take(step) {
             let Fault { errno, note, candidate } = fault;
@@ -81,7 +83,8 @@ impl Child<'_> {
             Step::HoldHostRoot => self.host_root = Some(descriptor::open_path(c"/")?),
             Step::OpenSource(path) => self.prepared.sources.push(descriptor::open_path(path)?),
             Step::Mount(mount) => self.mount(mount)?,
-            Step::ChangeDirectory { path, make } => change_directory(path, *make)?,
+            Step::ChangeDirectory(path) => process::change_directory(path)?,
+            Step::EnterWorkingDirectory(path) => self.enter_working_directory(path)?,
             Step::Link { target, path } => rooted::make_link(target, path)?,
             Step::EnterRoot => self.enter_root()?,
             Step::MakeDevice { path, device, alone } => self.make_device(path, device, *alone)?,
@@ -99,7 +102,7 @@ impl Child<'_> {
             Step::BringLoopbackUp => interface::bring_loopback_up()?,
             Step::LookUpUser(request) => self.account = Some(look_up(request)?),
             Step::SetStdio { tty, stdin } => self.set_stdio(*tty, *stdin)?,
-            Step::CloseDescriptors => descriptor::close_all_on_exec()?,
+            Step::CloseDescriptors => descriptor::close_all_but(self.channel),
             Step::BoundCapabilities(mask) => capability::bound(*mask)?,
             Step::ChangeUser => self.change_user()?,
             Step::ReduceCapabilities(mask) => self.reduce_capabilities(*mask)?,
@@ -116,31 +119,44 @@ impl Child<'_> {
         if channel::is_abandoned(self.channel.as_fd()) { Err(Errno::PIPE) } else { Ok(()) }
     }
 
+    /// Before the root is entered, on a directory of the host that is there; after, on one of the container.
     fn mount(&self, wanted: &Mount) -> Result<(), Errno> {
-        rooted::make_directories(&wanted.target)?;
-        let result = mount::mount(wanted.kind, &wanted.target, wanted.flags, &wanted.data);
-        match (result, &self.host_root) {
+        let Mount { kind, flags, data, .. } = wanted;
+        if self.root.is_none() {
+            return mount::mount(kind, &wanted.target, *flags, data);
+        }
+        if *kind == c"proc" {
+            // The first one: with no procfs in reach there is no link that leads out.
+            rooted::make_directories(&wanted.target)?;
+            return mount::mount(kind, &wanted.target, *flags, data);
+        }
+        let target = self.resolve(&wanted.target, Make::Directories)?;
+        let target = DescriptorPath::of(&target)?;
+        match (mount::mount(kind, target.as_c_str()?, *flags, data), &self.host_root) {
             (Err(Errno::NODEV), _) if wanted.optional => Ok(()),
             // A sysfs of a network namespace that is not ours to mount: show the host's.
-            (Err(Errno::PERM), Some(root)) if wanted.kind == c"sysfs" => {
-                mount::bind_below(root, "/sys", &wanted.target)?;
-                let read_only = wanted.flags.contains(mount::MountFlags::RDONLY);
-                mount::restrict(&wanted.target, Restriction { read_only, no_devices: true })
+            (Err(Errno::PERM), Some(host)) if *kind == c"sysfs" => {
+                mount::bind_below(host, "/sys", target.as_c_str()?)?;
+                let read_only = flags.contains(mount::MountFlags::RDONLY);
+                self.restrict(&wanted.target, Restriction { read_only, no_devices: true })
             }
             (result, _) => result,
         }
     }
 
-    /// pivot_root refuses with EINVAL where the root is the kernel's initial rootfs.
+    fn resolve(&self, path: &CStr, make: Make) -> Result<OwnedFd, Errno> {
+        resolve(self.root.as_ref().ok_or(Errno::BADF)?, path, make)
+    }
+
+    fn restrict(&self, target: &CStr, restriction: Restriction) -> Result<(), Errno> {
+        // Once more, for what was mounted there.
+        let mounted = self.resolve(target, Make::Nothing)?;
+        mount::restrict(DescriptorPath::of(&mounted)?.as_c_str()?, restriction)
+    }
+
     fn enter_root(&mut self) -> Result<(), Errno> {
-        match mount::pivot_to_working_directory() {
-            Err(Errno::INVAL) => {
-                self.moved = true;
-                mount::move_working_directory_to_root()?;
-            }
-            result => result?,
-        }
-        process::change_directory(c"/")
+        self.root = Some(descriptor::open_path(c".")?);
+        mount::change_root_to_working_directory()
     }
 
     fn make_device(&self, path: &CStr, device: &rooted::Device, alone: bool) -> Result<(), Errno> {
@@ -162,7 +178,7 @@ impl Child<'_> {
     fn open_terminal(&mut self) -> Result<(), Errno> {
         let (master, slave) = terminal::open_pair()?;
         rooted::make_file(c"/dev/console")?;
-        mount::bind_descriptor(&slave, c"/dev/console")?;
+        mount::bind(DescriptorPath::of(&slave)?.as_c_str()?, c"/dev/console")?;
         channel::send(self.channel, &[0], Some(&master))?;
         self.terminal = Some(slave);
         Ok(())
@@ -170,31 +186,45 @@ impl Child<'_> {
 
     fn bind(&self, source: usize, target: &CStr, restriction: Restriction) -> Result<(), Errno> {
         let source = self.prepared.sources.get(source).ok_or(Errno::BADF)?;
-        if rooted::is_directory(source)? {
-            rooted::make_directories(target)?;
-        } else {
-            rooted::make_file(target)?;
-        }
-        mount::bind_descriptor(source, target)?;
+        let make = if rooted::is_directory(source)? { Make::Directories } else { Make::File };
+        let place = self.resolve(target, make)?;
+        let (from, to) = (DescriptorPath::of(source)?, DescriptorPath::of(&place)?);
+        mount::bind(from.as_c_str()?, to.as_c_str()?)?;
         if restriction == Restriction::default() {
             return Ok(());
         }
-        mount::restrict(target, restriction)
+        self.restrict(target, restriction)
     }
 
-    fn leave_host(&mut self, mounts: &[std::ffi::CString]) -> Result<(), Errno> {
+    /// From pivot_root to the end no path is resolved but `.` and `/`.
+    fn leave_host(&mut self, mounts: &[CString]) -> Result<(), Errno> {
         self.prepared.sources.clear();
-        let root = self.host_root.take().ok_or(Errno::BADF)?;
-        process::change_directory_to(&root)?;
-        if self.moved {
-            // The last mounted lies on top. One that stays is only kept from being unmounted for good on the host.
-            for path in mounts.iter().rev() {
-                let _ = mount::detach(path);
+        let host = self.host_root.take().ok_or(Errno::BADF)?;
+        let root = self.root.as_ref().ok_or(Errno::BADF)?;
+        process::change_directory_to(&host)?;
+        mount::change_root_to_working_directory()?;
+        process::change_directory_to(root)?;
+        match mount::pivot_to_working_directory() {
+            // The root is the kernel's initial rootfs.
+            Err(Errno::INVAL) => {
+                mount::move_working_directory_to_root()?;
+                process::change_directory_to(&host)?;
+                // The last mounted lies on top. One that stays is hidden, and only keeps its device busy.
+                for path in mounts.iter().rev() {
+                    let _ = mount::detach(path);
+                }
             }
-        } else {
-            mount::detach(c".")?;
+            result => {
+                result?;
+                process::change_directory_to(&host)?;
+                mount::detach(c".")?;
+            }
         }
         process::change_directory(c"/")
+    }
+
+    fn enter_working_directory(&self, path: &CStr) -> Result<(), Errno> {
+        process::change_directory_to(&self.resolve(path, Make::Directories)?)
     }
 
     fn set_stdio(&mut self, tty: bool, stdin: bool) -> Result<(), Errno> {
@@ -263,16 +293,6 @@ fn home_variable<'a>(account: &Account, buffer: &'a mut [u8; HOME_BYTES]) -> Opt
 fn unshare(namespace: Namespace) -> Result<(), Errno> {
     match process::unshare(namespace) {
         Err(Errno::INVAL) if namespace == Namespace::Cgroup => Ok(()),
-        result => result,
-    }
-}
-
-fn change_directory(path: &CStr, make: bool) -> Result<(), Errno> {
-    match process::change_directory(path) {
-        Err(Errno::NOENT) if make => {
-            rooted::make_directories(path)?;
-            process::change_directory(path)
-        }
         result => result,
     }
 }

@@ -39,7 +39,8 @@ pub fn plan(spec: &Spec, host: &Host) -> Result<Plan> {
         return Err(Error::new(Kind::Unsupported, "run a container: only root can"));
     }
     let command = command(spec)?;
-    let mut steps = vec![Step::DieWithParent, Step::StartSession, Step::SetUmask(0)];
+    let mut steps =
+        vec![Step::DieWithParent, Step::CloseDescriptors, Step::StartSession, Step::SetUmask(0)];
     namespace_steps(spec, &mut steps);
     let (before, after) = root::bind_steps(spec)?;
     let sources = before.len();
@@ -48,7 +49,8 @@ pub fn plan(spec: &Spec, host: &Host) -> Result<Plan> {
     root::system_steps(spec, host, &mut steps);
     steps.push(Step::SetUmask(0o022));
     steps.extend(after);
-    steps.push(Step::LeaveHost(host.initial_mounts.clone()));
+    root::terminal_steps(spec, &mut steps);
+    steps.push(Step::LeaveHost(root::left_mounts(spec, host)?));
     root::masking_steps(spec, &mut steps);
     identity_steps(spec, &mut steps)?;
     process_steps(spec, &mut steps)?;
@@ -84,7 +86,7 @@ fn identity_steps(spec: &Spec, steps: &mut Vec<Step>) -> Result<()> {
         return Err(Error::new(Kind::Invalid, message));
     }
     let path = c_string(cwd.as_bytes(), "working directory")?;
-    steps.push(Step::ChangeDirectory { path, make: true });
+    steps.push(Step::EnterWorkingDirectory(path));
     if spec.read_only {
         steps.push(Step::MakeReadOnly(c"/"));
     }
@@ -100,7 +102,6 @@ fn process_steps(spec: &Spec, steps: &mut Vec<Step>) -> Result<()> {
     let user = Request::parse(spec.user.as_deref().unwrap_or_default())?;
     steps.push(Step::LookUpUser(user));
     steps.push(Step::SetStdio { tty: spec.tty, stdin: spec.stdin });
-    steps.push(Step::CloseDescriptors);
     steps.push(Step::BoundCapabilities(mask));
     steps.push(Step::ChangeUser);
     steps.push(Step::ReduceCapabilities(mask));
@@ -145,6 +146,7 @@ mod tests {
     }
 
     const PLAIN: &str = r#"tie the container to its parent
+close inherited descriptors
 start a session
 set umask 0000
 unshare mount namespace
@@ -180,8 +182,8 @@ link /dev/stdout to /proc/self/fd/1
 link /dev/stderr to /proc/self/fd/2
 link /dev/core to /proc/kcore
 link /dev/ptmx to pts/ptmx
-forbid devices on "/dev"
 set umask 0022
+forbid devices on "/dev"
 detach the host's root
 make "/proc/bus" read-only
 make "/proc/fs" read-only
@@ -201,10 +203,9 @@ mask "/proc/scsi"
 mask "/sys/firmware"
 mask "/sys/devices/virtual/powercap"
 set host name "h"
-change directory to "/" (made)
+change directory to "/"
 look up user
 set up stdin, stdout and stderr
-close other descriptors
 bound capabilities (a80425fb)
 change user
 set capabilities (a80425fb)

@@ -1,8 +1,10 @@
 //! The container's file system as steps: the overlay, the kernel's own file systems, devices, binds, and what is hidden.
 //!
-//! Everything but the overlay is mounted after the root was entered. From then on the kernel resolves every path inside
-//! the container, links of the image included, so no path of the image or the user can lead to the host; the host's
-//! side of a bind is a descriptor that was opened before.
+//! Everything but the overlay is mounted after the root was entered by chroot, so that no `..` and no link of the image
+//! leads to the host; and every path that the image or the user has a say in goes through `sys::resolve`, which refuses
+//! the links of /proc that would. The host's side of a bind is a descriptor that was opened before. Only when all is
+//! mounted does pivot_root make the container's root that of the mount namespace: between pivot_root and the detaching
+//! of the old root, which then lies on top of the new one, `..` would lead there.
 //!
 //! There is no device cgroup behind this, and a container has CAP_MKNOD, as under Docker. So device nodes work only
 //! where this file puts them: the root, /dev and the binds of an unprivileged container are nodev, and each standard
@@ -78,7 +80,7 @@ pub fn overlay_steps(spec: &Spec, steps: &mut Vec<Step>) -> Result<()> {
     let mountpoint = host_path(&spec.mountpoint)?;
     let private = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     steps.push(mount(c"tmpfs", mountpoint.clone(), private, "mode=700", false));
-    steps.push(Step::ChangeDirectory { path: mountpoint.clone(), make: false });
+    steps.push(Step::ChangeDirectory(mountpoint.clone()));
     let mut names = Vec::with_capacity(count);
     for (number, lower) in spec.lowers.iter().enumerate() {
         names.push(number.to_string());
@@ -89,7 +91,7 @@ pub fn overlay_steps(spec: &Spec, steps: &mut Vec<Step>) -> Result<()> {
     let data = format!("lowerdir={},upperdir=u,workdir=w", names.join(":"));
     let flags = if spec.privileged { MountFlags::empty() } else { MountFlags::NODEV };
     steps.push(mount(c"overlay", mountpoint.clone(), flags, &data, false));
-    steps.push(Step::ChangeDirectory { path: mountpoint, make: false });
+    steps.push(Step::ChangeDirectory(mountpoint));
     steps.push(Step::EnterRoot);
     Ok(())
 }
@@ -105,7 +107,8 @@ pub fn system_steps(spec: &Spec, host: &Host, steps: &mut Vec<Step>) {
     let mut system = |kind: &'static CStr, target: &CStr, flags, data: &str| {
         let optional = kind == c"mqueue";
         let below_dev = target.to_bytes().starts_with(b"/dev/") && taken("/dev");
-        if !below_dev && !taken(&target.to_string_lossy()) {
+        // The rest of the plan needs /proc; the user's is mounted on top.
+        if kind == c"proc" || !below_dev && !taken(&target.to_string_lossy()) {
             steps.push(mount(kind, target.into(), flags, data, optional));
         }
     };
@@ -119,10 +122,14 @@ pub fn system_steps(spec: &Spec, host: &Host, steps: &mut Vec<Step>) {
     if !taken("/dev") {
         device_steps(spec, host, steps);
     }
+}
+
+/// What is left to do for /dev when the binds are there.
+pub fn terminal_steps(spec: &Spec, steps: &mut Vec<Step>) {
     if spec.tty {
         steps.push(Step::OpenTerminal);
     }
-    if !taken("/dev") && !spec.privileged {
+    if !spec.privileged && !spec.mounts.iter().any(|bind| bind.target == "/dev") {
         steps.push(Step::ForbidDevices(c"/dev"));
     }
 }
@@ -142,6 +149,14 @@ fn device_steps(spec: &Spec, host: &Host, steps: &mut Vec<Step>) {
     for (path, device) in host.devices.iter().filter(|(path, _)| !known(path)) {
         steps.push(Step::MakeDevice { path: path.clone(), device: *device, alone: false });
     }
+}
+
+/// The mounts below a root that cannot be pivoted away, and the tmpfs of `overlay_steps`, which is the last.
+pub fn left_mounts(spec: &Spec, host: &Host) -> Result<Vec<CString>> {
+    let mountpoint = spec.mountpoint.strip_prefix("/").unwrap_or(&spec.mountpoint);
+    let mut mounts = host.initial_mounts.clone();
+    mounts.push(c_string(mountpoint.as_os_str().as_bytes(), "path")?);
+    Ok(mounts)
 }
 
 /// The user's binds, those above first, so that one inside another is not covered. The steps to take before the root

@@ -30,13 +30,10 @@ pub enum Step {
     OpenSource(CString),
     /// Mount a new file system.
     Mount(Mount),
-    /// chdir(2), making the directory where `make` says so.
-    ChangeDirectory {
-        /// Where to.
-        path: CString,
-        /// Whether to make it.
-        make: bool,
-    },
+    /// Change to a directory of the host.
+    ChangeDirectory(CString),
+    /// Change to the command's working directory, which is made if missing.
+    EnterWorkingDirectory(CString),
     /// Make a symbolic link.
     Link {
         /// What it says.
@@ -44,7 +41,7 @@ pub enum Step {
         /// Where it is.
         path: CString,
     },
-    /// Make the working directory the root.
+    /// Make the working directory, which is the overlay, the root of the child alone: from here on no path leads out.
     EnterRoot,
     /// Make a device node; where mknod is refused, show the host's.
     MakeDevice {
@@ -66,7 +63,7 @@ pub enum Step {
         /// What is not allowed there.
         restriction: Restriction,
     },
-    /// Let go of the host's root and of the mounts that the container does not see. The names are the host's other
+    /// Make the container's root that of its mount namespace and let go of the host's root and of the mounts that the container does not see. The names are the host's other
     /// mount points relative to its root, for a root that cannot be pivoted away.
     LeaveHost(Vec<CString>),
     /// Hide a file or directory of /proc or /sys; nothing if it is not there.
@@ -88,7 +85,7 @@ pub enum Step {
         /// Standard input is the caller's.
         stdin: bool,
     },
-    /// Let exec close all other descriptors.
+    /// Close what was inherited, but for the standard descriptors: a link of /proc/self/fd would lead to the host.
     CloseDescriptors,
     /// Reduce the capability bounding set.
     BoundCapabilities(u64),
@@ -135,9 +132,8 @@ impl fmt::Display for Step {
             Step::HoldHostRoot => f.write_str("open the host's root"),
             Step::OpenSource(path) => write!(f, "open mount source \"{}\"", show(path)),
             Step::Mount(mount) => mount.fmt(f),
-            Step::ChangeDirectory { path, make } => {
-                let made = if *make && detail { " (made)" } else { "" };
-                write!(f, "change directory to \"{}\"{made}", show(path))
+            Step::ChangeDirectory(path) | Step::EnterWorkingDirectory(path) => {
+                write!(f, "change directory to \"{}\"", show(path))
             }
             Step::Link { target, path } => write!(f, "link {} to {}", show(path), show(target)),
             Step::EnterRoot => f.write_str("enter the container's root"),
@@ -156,9 +152,6 @@ impl fmt::Display for Step {
                     false => Ok(()),
                 }
             }
-            Step::LeaveHost(mounts) if detail && !mounts.is_empty() => {
-                write!(f, "detach the host's root and {} mounts", mounts.len())
-            }
             Step::LeaveHost(_) => f.write_str("detach the host's root"),
             Step::Mask(path) => write!(f, "mask \"{}\"", show(path)),
             Step::MakeReadOnly(path) => write!(f, "make \"{}\" read-only", show(path)),
@@ -174,7 +167,7 @@ impl fmt::Display for Step {
                     _ => Ok(()),
                 }
             }
-            Step::CloseDescriptors => f.write_str("close other descriptors"),
+            Step::CloseDescriptors => f.write_str("close inherited descriptors"),
             Step::BoundCapabilities(mask) if detail => write!(f, "bound capabilities ({mask:x})"),
             Step::BoundCapabilities(_) => f.write_str("bound capabilities"),
             Step::ChangeUser => f.write_str("change user"),

@@ -1,13 +1,10 @@
 //! Descriptors as a whole: which are open, which survive exec, and what stands in for 0, 1 and 2.
 
 use std::ffi::CStr;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use rustix::fs::{Mode, OFlags, RawDir};
-use rustix::io::{Errno, FdFlags};
-
-use super::process::last_error;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 /// The first descriptor that is not standard input, output or error.
 const FIRST_FREE: RawFd = 3;
@@ -19,7 +16,6 @@ pub fn open_path(path: &CStr) -> Result<OwnedFd, Errno> {
 }
 
 fn keep_clear_of_stdio(fd: OwnedFd) -> Result<OwnedFd, Errno> {
-    use std::os::fd::AsRawFd;
     if fd.as_raw_fd() >= FIRST_FREE {
         return Ok(fd);
     }
@@ -61,37 +57,31 @@ pub fn standard(number: RawFd) -> BorrowedFd<'static> {
     unsafe { BorrowedFd::borrow_raw(number.clamp(0, 2)) }
 }
 
-/// Marks every descriptor from 3 on to be closed by exec: by close_range(2) where there is one (Linux 5.11), else one
-/// by one from `/proc/self/fd`, which must then be mounted.
-pub fn close_all_on_exec() -> Result<(), Errno> {
-    const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
-    // SAFETY: close_range with CLOSE_RANGE_CLOEXEC closes nothing and reads no memory.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            FIRST_FREE as libc::c_uint,
-            libc::c_uint::MAX,
-            CLOSE_RANGE_CLOEXEC,
-        )
-    };
-    if result == 0 { Ok(()) } else { mark_listed(last_error()) }
+/// Closes every descriptor from 3 on but `keep`, in a forked child: by close_range(2) where there is one (Linux 5.9),
+/// else one by one up to the limit of open files.
+pub fn close_all_but(keep: &OwnedFd) {
+    let keep = keep.as_raw_fd();
+    let above = close_range(keep + 1, RawFd::MAX);
+    if above && close_range(FIRST_FREE, keep - 1) {
+        return;
+    }
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = limit.unwrap_or(MOST_CLOSED).min(MOST_CLOSED) as RawFd;
+    for number in (FIRST_FREE..limit).filter(|number| *number != keep) {
+        // SAFETY: as in close_range.
+        unsafe { libc::close(number) };
+    }
 }
 
-fn mark_listed(refusal: Errno) -> Result<(), Errno> {
-    const BUFFER_BYTES: usize = 2048;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let list = rustix::fs::open(c"/proc/self/fd", flags, Mode::empty()).map_err(|_| refusal)?;
-    let mut buffer = [MaybeUninit::uninit(); BUFFER_BYTES];
-    let mut entries = RawDir::new(&list, &mut buffer);
-    while let Some(entry) = entries.next() {
-        let name = entry?;
-        let name = name.file_name().to_str().unwrap_or_default();
-        let Ok(number) = name.parse::<RawFd>() else { continue };
-        if number >= FIRST_FREE {
-            // SAFETY: the descriptor is open, `/proc/self/fd` lists it, and this process has one thread.
-            let fd = unsafe { BorrowedFd::borrow_raw(number) };
-            rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC)?;
-        }
+/// Where closing one by one ends (Linux, NR_OPEN's default).
+const MOST_CLOSED: u64 = 1 << 20;
+
+/// Whether the kernel did it; an empty range is done.
+fn close_range(first: RawFd, last: RawFd) -> bool {
+    if first > last {
+        return true;
     }
-    Ok(())
+    // SAFETY: reads no memory. The caller is a forked child that ends by exec or _exit, so whatever owns these numbers
+    // belongs to the parent's frames and is never used nor dropped here.
+    unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) == 0 }
 }

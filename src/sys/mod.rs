@@ -16,6 +16,7 @@ pub mod node;
 pub mod process;
 pub mod readiness;
 pub mod remove;
+pub mod resolve;
 pub mod rooted;
 pub mod signal;
 pub mod sync;

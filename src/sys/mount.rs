@@ -2,7 +2,8 @@
 //! for what only it can do. Nothing here allocates: a forked child calls it.
 
 use std::ffi::CStr;
-use std::os::fd::OwnedFd;
+use std::fmt::Write;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::fs::StatVfsMountFlags;
 use rustix::io::Errno;
@@ -21,33 +22,31 @@ pub fn bind(source: &CStr, target: &CStr) -> Result<(), Errno> {
     mount::mount_bind_recursive(source, target)
 }
 
-/// The same for an open descriptor, O_PATH or not. `/proc` must be mounted.
-pub fn bind_descriptor(source: &OwnedFd, target: &CStr) -> Result<(), Errno> {
-    bind(descriptor_path(source, "").as_c_str()?, target)
-}
-
-/// The same for `path` below an open directory; `path` begins with a slash.
+/// The same for what is below an open directory of another root; `path` begins with a slash.
 pub fn bind_below(directory: &OwnedFd, path: &str, target: &CStr) -> Result<(), Errno> {
-    bind(descriptor_path(directory, path).as_c_str()?, target)
+    bind(DescriptorPath::below(directory, path)?.as_c_str()?, target)
 }
 
-/// A path of bounded length that ends in a zero, made without allocating.
-struct DescriptorPath(heapless::String<DESCRIPTOR_PATH_BYTES>);
+/// The path of an open descriptor, O_PATH or not, made without allocating. `/proc` must be mounted where it is used.
+pub struct DescriptorPath(heapless::String<DESCRIPTOR_PATH_BYTES>);
 
 const DESCRIPTOR_PATH_BYTES: usize = 128;
 
-fn descriptor_path(fd: &OwnedFd, below: &str) -> DescriptorPath {
-    use std::fmt::Write;
-    use std::os::fd::AsRawFd;
-    let mut path = heapless::String::new();
-    // A path that does not fit lacks its final zero and is refused by as_c_str.
-    let _ = write!(path, "/proc/self/fd/{}{below}\0", fd.as_raw_fd());
-    DescriptorPath(path)
-}
-
 impl DescriptorPath {
-    fn as_c_str(&self) -> Result<&CStr, Errno> {
-        CStr::from_bytes_with_nul(self.0.as_bytes()).map_err(|_| Errno::NAMETOOLONG)
+    /// Of the descriptor itself.
+    pub fn of(fd: &OwnedFd) -> Result<DescriptorPath, Errno> {
+        DescriptorPath::below(fd, "")
+    }
+
+    fn below(fd: &OwnedFd, path: &str) -> Result<DescriptorPath, Errno> {
+        let mut text = heapless::String::new();
+        write!(text, "/proc/self/fd/{}{path}\0", fd.as_raw_fd()).map_err(|_| Errno::NAMETOOLONG)?;
+        Ok(DescriptorPath(text))
+    }
+
+    /// For the kernel.
+    pub fn as_c_str(&self) -> Result<&CStr, Errno> {
+        CStr::from_bytes_with_nul(self.0.as_bytes()).map_err(|_| Errno::INVAL)
     }
 }
 
@@ -124,8 +123,13 @@ pub fn make_all_private() -> Result<(), Errno> {
     mount::mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
 }
 
-/// Makes the working directory, which must be a mount point, the root, with the old root stacked on it
-/// (pivot_root(2), "pivot_root(".", ".")").
+/// Makes the working directory the root of the process, not of its mount namespace.
+pub fn change_root_to_working_directory() -> Result<(), Errno> {
+    rustix::process::chroot(c".")
+}
+
+/// Makes the working directory, which must be a mount point, the root of the mount namespace, with the old root stacked
+/// on it: until that is detached, `..` from the new root leads into the old one (pivot_root(2), "pivot_root(".", ".")").
 pub fn pivot_to_working_directory() -> Result<(), Errno> {
     rustix::process::pivot_root(c".", c".")
 }

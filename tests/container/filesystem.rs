@@ -18,6 +18,7 @@ pub const TESTS: &[Test] = &[
     ("device_nodes_work_only_in_dev", device_nodes_work_only_in_dev),
     ("a_hundred_layers", a_hundred_layers),
     ("links_of_the_image_stay_inside", links_of_the_image_stay_inside),
+    ("links_of_proc_lead_nowhere", links_of_proc_lead_nowhere),
     ("says_what_is_missing", says_what_is_missing),
     ("leaves_no_mount_behind", leaves_no_mount_behind),
 ];
@@ -162,6 +163,28 @@ fn links_of_the_image_stay_inside(fixture: &Fixture) {
     assert_ne!(outcome.code, 0, "{outcome:?}");
     assert!(!outcome.stdout.contains("4444"));
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
+}
+
+/// Such a link of the image, as the working directory or a mount target, would lead to the host: during the start the
+/// child may follow it, or has the host's root open.
+fn links_of_proc_lead_nowhere(fixture: &Fixture) {
+    let outside = fixture.path("outside");
+    fs::create_dir(&outside).unwrap();
+    let bind = format!("mount={}:/link/made", fixture.path("lower").display());
+    for (number, start) in
+        ["/proc/self/root", "/proc/self/fd/4", "/proc/self/fd/5", "/host/1/root"].iter().enumerate()
+    {
+        let link = fixture.lower("link");
+        let _ = fs::remove_file(&link);
+        symlink(format!("{start}{}", outside.display()), link).unwrap();
+        for word in ["cwd=/link/made", &bind] {
+            let outcome = fixture.run(&["mount=/proc:/host", word], &["pwd"]);
+            assert_eq!(outcome.code, 125, "{number} {outcome:?}");
+            assert!(outcome.stderr.contains("\"/link/made\": "), "{outcome:?}");
+            assert!(!outcome.stderr.contains(start), "{outcome:?}");
+        }
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "{start}");
+    }
 }
 
 fn says_what_is_missing(fixture: &Fixture) {
