@@ -6,3 +6,5 @@ mod debian;
 mod hostile;
 #[path = "registry/server.rs"]
 mod server;
+#[path = "registry/tls.rs"]
+mod tls;

@@ -195,7 +195,10 @@ impl ServerCertVerifier for Verifier {
             Err(error) if is_ca_as_server(&error) && authorities.contain(end_entity) => {}
             result => result?,
         }
-        verify_server_name(&certificate, server_name)?;
+        verify_server_name(&certificate, server_name).map_err(|_| {
+            let presented = dns_names(end_entity);
+            CertificateError::NotValidForNameContext { expected: server_name.to_owned(), presented }
+        })?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -228,6 +231,12 @@ impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Verifier")
     }
+}
+
+/// The names in a certificate, to say whose it is; addresses are left out.
+fn dns_names(certificate: &CertificateDer) -> Vec<String> {
+    let names = webpki::EndEntityCert::try_from(certificate);
+    names.map(|c| c.valid_dns_names().map(str::to_string).collect()).unwrap_or_default()
 }
 
 /// rustls has no name for this one; it passes webpki's error on.
@@ -285,11 +294,13 @@ fn in_words(error: &rustls::Error) -> String {
             "is not valid yet: is the clock of this machine right"
         }
         Bad::NotValidForName => "is for another host",
-        Bad::NotValidForNameContext { presented, .. } if presented.is_empty() => "names no host",
+        Bad::NotValidForNameContext { presented, .. } if presented.is_empty() => {
+            "is for another host"
+        }
         Bad::NotValidForNameContext { presented, .. } => {
             return format!("its certificate is for another host: {}", presented.join(", "));
         }
-        Bad::BadSignature => "has a bad signature",
+        Bad::BadSignature => "has a bad signature or a key that is too weak",
         Bad::BadEncoding => "is malformed",
         Bad::InvalidPurpose | Bad::InvalidPurposeContext { .. } => "is not for servers",
         Bad::UnsupportedSignatureAlgorithmContext { .. }

@@ -16,17 +16,27 @@ use vaquita::registry::{Client, Credentials, Options};
 
 use super::server::{client, descriptor, manifest, platform};
 
-/// A running docker-registry with its files; both go when it is dropped.
+/// A running docker-registry with its files; both go when the first on them is dropped.
 pub struct Registry {
     pub authority: String,
     pub directory: PathBuf,
     child: Child,
+    owns_directory: bool,
 }
 
 impl Registry {
     /// Starts one on a free port. `more` goes into the `http:` section and after it.
     pub fn start(name: &str, more: &str) -> Registry {
         let directory = std::env::temp_dir().join(format!("vaquita-{name}-{}", std::process::id()));
+        Registry::on(directory, more, true)
+    }
+
+    /// Another one on the same files.
+    pub fn again(&self, more: &str) -> Registry {
+        Registry::on(self.directory.clone(), more, false)
+    }
+
+    fn on(directory: PathBuf, more: &str, owns_directory: bool) -> Registry {
         fs::create_dir_all(&directory).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let authority = listener.local_addr().unwrap().to_string();
@@ -34,14 +44,15 @@ impl Registry {
         let storage =
             format!("storage:\n  filesystem:\n    rootdirectory: {}/data\n", directory.display());
         let config = format!("version: 0.1\n{storage}http:\n  addr: {authority}\n{more}");
-        fs::write(directory.join("config.yml"), config).unwrap();
+        let file = |kind: &str| directory.join(format!("{authority}.{kind}"));
+        fs::write(file("yml"), config).unwrap();
         let child = Command::new("docker-registry")
-            .args([Path::new("serve"), &directory.join("config.yml")])
+            .args([Path::new("serve"), &file("yml")])
             .stdout(Stdio::null())
-            .stderr(fs::File::create(directory.join("log")).unwrap())
+            .stderr(fs::File::create(file("log")).unwrap())
             .spawn()
             .expect("docker-registry is not installed: run targets/setup");
-        let registry = Registry { authority, directory, child };
+        let registry = Registry { authority, directory, child, owns_directory };
         registry.wait();
         registry
     }
@@ -49,7 +60,8 @@ impl Registry {
     fn wait(&self) {
         let start = Instant::now();
         while TcpStream::connect(&self.authority).is_err() {
-            let log = fs::read_to_string(self.directory.join("log")).unwrap();
+            let log =
+                fs::read_to_string(self.directory.join(format!("{}.log", self.authority))).unwrap();
             assert!(
                 start.elapsed() < Duration::from_secs(20),
                 "docker-registry does not start: {log}"
@@ -116,7 +128,9 @@ impl Drop for Registry {
         // Nothing is left to be done about a process or a directory that will not go.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.directory);
+        if self.owns_directory {
+            let _ = fs::remove_dir_all(&self.directory);
+        }
     }
 }
 
