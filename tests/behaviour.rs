@@ -16,7 +16,8 @@
 //! and where WEB is set already, it must be the same again. `<registry>` is the registry's address.
 //!
 //! The commands find these variables: REGISTRY and TLS_REGISTRY (host:port), CA (file with the authority of the
-//! second), IMAGES (directory with the archives named in `prepare`), FIXTURES (`tests/fixtures`).
+//! second), IMAGES (directory with the archives named in `prepare`), FIXTURES (`tests/fixtures`), VAQUITA (the binary,
+//! to be called without these roots).
 //!
 //! `CASE=pull cargo test --test behaviour` runs the cases whose file name contains `pull`.
 
@@ -154,6 +155,7 @@ fn prepare(shared: &Sandbox, registry: &Registry, tls_registry: &Registry) -> Va
         ("CA", authority),
         ("IMAGES", images.display().to_string()),
         ("FIXTURES", fixtures.display().to_string()),
+        ("VAQUITA", env!("CARGO_BIN_EXE_vaquita").into()),
     ]
     .map(|(name, value)| (name.to_string(), value))
     .to_vec()

@@ -203,6 +203,9 @@ impl Forged {
     }
 }
 
+/// The room of a name in an ustar header.
+const USTAR_NAME_BYTES: usize = 100;
+
 /// A tar written field by field, so that it can hold what no archiver would write.
 #[derive(Default)]
 pub struct Tar(Vec<u8>);
@@ -229,8 +232,20 @@ impl Tar {
         self
     }
 
-    /// A header alone, for contents that come from elsewhere or not at all.
+    /// A header alone, for contents that come from elsewhere or not at all. What is too long for its fields goes before
+    /// it in records of the POSIX extension (type x).
     pub fn header(&mut self, kind: u8, name: &str, link: &str, size: u64) {
+        let records = pax_record("path", name) + &pax_record("linkpath", link);
+        if !records.is_empty() {
+            self.plain_header(b'x', "pax", "", records.len() as u64);
+            self.0.extend_from_slice(records.as_bytes());
+            self.0.resize(self.0.len().next_multiple_of(512), 0);
+        }
+        let short = |text: &str| text.chars().take(USTAR_NAME_BYTES).collect::<String>();
+        self.plain_header(kind, &short(name), &short(link), size);
+    }
+
+    fn plain_header(&mut self, kind: u8, name: &str, link: &str, size: u64) {
         let mut header = tar::Header::new_ustar();
         header.set_mode(0o644);
         header.set_size(size);
@@ -255,6 +270,18 @@ impl Tar {
     pub fn unfinished(self) -> Vec<u8> {
         self.0
     }
+}
+
+/// `length key=value`, where the length counts itself; nothing where an ustar header has room for the value.
+fn pax_record(key: &str, value: &str) -> String {
+    if value.len() <= USTAR_NAME_BYTES {
+        return String::new();
+    }
+    let rest = format!(" {key}={value}\n");
+    let length = (1..=4)
+        .map(|digits| rest.len() + digits)
+        .find(|length| length.to_string().len() + rest.len() == *length);
+    format!("{}{rest}", length.expect("a name of less than 9,999 bytes"))
 }
 
 /// One gzip member (RFC 1952) around deflated `bytes`.
