@@ -177,6 +177,8 @@ impl Child<'_> {
 
     fn open_terminal(&mut self) -> Result<(), Errno> {
         let (master, slave) = terminal::open_pair()?;
+        // Here, not only in the parent: the command may ask for it at once. One that cannot be resized serves as well.
+        let _ = terminal::inherit_size(master.as_fd());
         rooted::make_file(c"/dev/console")?;
         mount::bind(DescriptorPath::of(&slave)?.as_c_str()?, c"/dev/console")?;
         channel::send(self.channel, &[0], Some(&master))?;

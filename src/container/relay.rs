@@ -119,13 +119,10 @@ fn collect(container: Pid) -> Result<Option<Ended>> {
     }
 }
 
-/// The size of the user's terminal, whichever of the three descriptors it is, for the container's.
+/// The size of the user's terminal for the container's.
 fn resize(master: BorrowedFd) {
-    let terminal = (0..3).map(descriptor::standard).find(|fd| terminal::is_terminal(*fd));
-    if let Some(terminal) = terminal {
-        // A terminal that cannot be resized keeps its size.
-        let _ = terminal::copy_size(terminal, master);
-    }
+    // A terminal that cannot be resized keeps its size.
+    let _ = terminal::inherit_size(master);
 }
 
 /// One direction of a relay: a buffer that is either read into or written from.

@@ -49,11 +49,17 @@ pub fn is_terminal(fd: BorrowedFd) -> bool {
 }
 
 /// Gives `to` the size of the terminal `from`. Does nothing if `from` is none.
-pub fn copy_size(from: BorrowedFd, to: BorrowedFd) -> Result<(), Errno> {
+fn copy_size(from: BorrowedFd, to: BorrowedFd) -> Result<(), Errno> {
     match termios::tcgetwinsize(from) {
         Ok(size) => termios::tcsetwinsize(to, size),
         Err(_) => Ok(()),
     }
+}
+
+/// Gives `to` the size of the caller's terminal, whichever of its three standard descriptors is one.
+pub fn inherit_size(to: BorrowedFd) -> Result<(), Errno> {
+    let terminal = (0..3).map(super::descriptor::standard).find(|fd| is_terminal(*fd));
+    terminal.map_or(Ok(()), |terminal| copy_size(terminal, to))
 }
 
 /// The user's terminal in raw mode: every key goes to the container. Dropped, it gives the old mode back.
