@@ -60,15 +60,7 @@ fn pull(engine: &Engine, args: &Pull) -> Result<()> {
         output::line("Using default tag: latest");
     }
     let mut report = if args.quiet { progress::ignore } else { progress::print };
-    let pulled = engine.pull(&reference, &platform(&args.platform)?, &mut report)?;
-    if !args.quiet {
-        let status = match pulled.is_new {
-            true => "Downloaded newer image for",
-            false => "Image is up to date for",
-        };
-        output::line(&format!("Digest: {}", pulled.digest));
-        output::line(&format!("Status: {status} {}", reference.familiar()));
-    }
+    engine.pull(&reference, &platform(&args.platform)?, &mut report)?;
     output::line(&reference.to_string());
     Ok(())
 }
@@ -210,7 +202,9 @@ fn load(engine: &Engine, args: &Load) -> Result<()> {
         Some(path) => Box::new(File::open(path).context(|| "load".into())?),
         None => Box::new(std::io::stdin().lock()),
     };
-    let mut report = if args.quiet { progress::ignore } else { progress::print_loaded };
+    // Docker shows a load's layers to people only.
+    let quiet = args.quiet || !std::io::IsTerminal::is_terminal(&std::io::stdout());
+    let mut report = if quiet { progress::ignore } else { progress::print_loaded };
     for Loaded { image, names, target_was_here } in engine.load(&mut *input, &mut report)? {
         if target_was_here {
             output::line("Target image already exists locally, no need to load it.");
@@ -275,9 +269,9 @@ fn version() -> String {
 fn info(engine: &Engine) -> Result<()> {
     let info = engine.info()?;
     output::print(&format!(
-        "Containers: {}\n Running: {}\n Stopped: {}\nImages: {}\nServer Version: {}\nStorage Driver: overlay2\n\
-         Kernel Version: {}\nOSType: linux\nArchitecture: {}\nCPUs: {}\nTotal Memory: {}\nName: {}\n\
-         Data Root: {}\nRun Root: {}\n",
+        "Server:\n Containers: {}\n  Running: {}\n  Stopped: {}\n Images: {}\n Server Version: {}\n \
+         Storage Driver: overlay2\n Kernel Version: {}\n OSType: linux\n Architecture: {}\n CPUs: {}\n \
+         Total Memory: {}\n Name: {}\n Data Root: {}\n Run Root: {}\n",
         info.containers,
         info.running,
         info.containers - info.running,

@@ -16,11 +16,16 @@ pub fn line(text: &str) {
     print(&format!("{text}\n"));
 }
 
+/// A line of what goes on, where standard output is a container's.
+pub fn line_aside(text: &str) {
+    // Standard error may be closed: an init script can start us without.
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
 /// One line on standard error: what failed and why.
 pub fn error(message: &str) {
     let message: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    // Standard error may be closed: an init script can start us without.
-    let _ = writeln!(std::io::stderr().lock(), "vaquita: {message}");
+    line_aside(&format!("vaquita: {message}"));
 }
 
 struct Stderr;

@@ -59,12 +59,23 @@ fn summary(container: &Container) -> ContainerSummary {
     ContainerSummary {
         id: record.id.clone(),
         image: record.image_name.clone(),
-        command: record.args.join(" "),
+        command: command_line(&record.args),
         created: time::parse(&record.created).unwrap_or(0),
         status: status(container, time::unix_now().0),
         name: record.name.clone(),
         is_running: container.status == Status::Running,
     }
+}
+
+/// As docker shows it: arguments with spaces in quotes, the program as it is.
+fn command_line(args: &[String]) -> String {
+    let mut line = String::new();
+    for (number, arg) in args.iter().enumerate() {
+        let quote = if number > 0 && arg.contains(' ') { "'" } else { "" };
+        let space = if number > 0 { " " } else { "" };
+        line.push_str(&format!("{space}{quote}{arg}{quote}"));
+    }
+    line
 }
 
 /// Docker's sentence: `Up 2 hours`, `Exited (1) 3 days ago`, `Created`.

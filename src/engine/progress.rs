@@ -4,6 +4,8 @@
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Event {
+    /// The image of a container is not here and will be pulled.
+    Missing { reference: String },
     /// A pull begins: the tag or digest, and the repository.
     Pulling { tag: String, repository: String },
     /// A layer is here already.
@@ -12,6 +14,8 @@ pub enum Event {
     LayerStarted { layer: String },
     /// A layer is committed.
     LayerDone { layer: String },
+    /// A pull is done: what the registry's name points at, and whether it is new here.
+    Pulled { reference: String, digest: String, is_new: bool },
     /// The image is a delta; its basis is here.
     DeltaBasis { image: String },
     /// Signatures of the basis are being made.

@@ -57,7 +57,13 @@ impl Engine {
         let image = self.pull_layers(&client, reference, &resolved, &mut committed, report);
         drop(work);
         let image = self.keep_or_take_back(image, &committed)?;
-        self.name_pulled(reference, resolved.digest, image)
+        let pulled = self.name_pulled(reference, resolved.digest, image)?;
+        report(Event::Pulled {
+            reference: reference.familiar(),
+            digest: pulled.digest.to_string(),
+            is_new: pulled.is_new,
+        });
+        Ok(pulled)
     }
 
     /// After a failure for good, removes what was committed on the way; nothing refers to it.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use fs_err as fs;
 
 use super::Engine;
-use super::progress::Report;
+use super::progress::{Event, Report};
 use crate::container::{self, Bind, Host, Network, Running, Spec};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Kind, Result};
@@ -67,6 +67,7 @@ impl Engine {
         match self.store.find_image(&options.image) {
             Err(e) if e.kind() == Kind::NotFound => {
                 let reference = Reference::parse(&options.image)?;
+                report(Event::Missing { reference: reference.familiar() });
                 let platform = options.platform.clone().unwrap_or_else(Engine::platform);
                 let pulled = self.pull(&reference, &platform, report)?;
                 self.store.image(&pulled.image)
