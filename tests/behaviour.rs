@@ -111,7 +111,8 @@ fn prepare(shared: &Sandbox, registry: &Registry, tls_registry: &Registry) -> Va
             .args([&base, &layer]),
     );
     for (number, text) in [("1", "one"), ("2", "two")] {
-        fs::write(layer.join("etc/release"), text.repeat(20_000)).expect("write a layer");
+        let lines: String = (0..20_000).map(|line| format!("line {line}\n")).collect();
+        fs::write(layer.join("etc/release"), text.to_string() + &lines).expect("write a layer");
         let name = format!("app:{number}");
         succeed(
             fixture("image")
