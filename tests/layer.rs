@@ -12,6 +12,7 @@ use vaquita::digest::Digest;
 use vaquita::error::{Error, Kind, Result};
 use vaquita::layer::*;
 use vaquita::sys::file::open_directory;
+use vaquita::sys::node;
 use vaquita::sys::remove::remove_tree;
 
 /// A directory of its own for each test, removed in the end.
@@ -162,10 +163,7 @@ fn archive(members: &[Vec<u8>]) -> Vec<u8> {
 }
 
 fn xattr(path: &Path, name: &str) -> Option<Vec<u8>> {
-    let mut value = Vec::with_capacity(256);
-    let file = fs_err::File::open(path).unwrap();
-    rustix::fs::fgetxattr(&file, name, rustix::buffer::spare_capacity(&mut value)).ok()?;
-    Some(value)
+    node::xattr(fs_err::File::open(path).unwrap().as_fd(), name.as_bytes()).unwrap()
 }
 
 #[test]
@@ -644,4 +642,64 @@ fn unpacks_from_gzip() {
         fs_err::metadata(stage.0.join("stage/record")).unwrap().permissions().mode() & 0o777,
         0o600
     );
+}
+
+/// A tmpfs with the given options on `stage`; unmounted when dropped.
+struct Mount(PathBuf);
+
+impl Mount {
+    fn new(path: PathBuf, options: &str) -> Mount {
+        fs_err::create_dir_all(&path).unwrap();
+        let status = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", options, "vaquita-test"])
+            .arg(&path)
+            .status();
+        assert!(status.unwrap().success(), "mount needs root");
+        Mount(path)
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let status = std::process::Command::new("umount").arg(&self.0).status();
+        assert!(status.unwrap().success());
+    }
+}
+
+fn failure(stage: &Path, tar: &[u8]) -> Error {
+    let dir = open_directory(stage).unwrap();
+    unpack(&mut &tar[..], dir.as_fd(), "layer x").unwrap_err()
+}
+
+#[test]
+fn says_which_member_met_a_full_or_read_only_disk() {
+    let stage = Stage::new("disks");
+    let tar = archive(&[file("small", "x"), directory("d"), file("d/large", &"x".repeat(1 << 20))]);
+    let full = Mount::new(stage.0.join("full"), "size=256k");
+    let error = failure(&full.0, &tar);
+    let expected =
+        "unpack layer x: member \"d/large\": write file: No space left on device (os error 28)";
+    assert_eq!((error.kind(), error.to_string().as_str()), (Kind::NoSpace, expected));
+    let few = Mount::new(stage.0.join("few"), "nr_inodes=5");
+    let error = failure(&few.0, &tar);
+    let expected =
+        "unpack layer x: member \"d/large\": make file: No space left on device (os error 28)";
+    assert_eq!((error.kind(), error.to_string().as_str()), (Kind::NoSpace, expected));
+    let read_only = Mount::new(stage.0.join("read-only"), "ro");
+    let error = failure(&read_only.0, &tar).to_string();
+    assert_eq!(
+        error,
+        "unpack layer x: make the header record: Read-only file system (os error 30)"
+    );
+}
+
+#[test]
+fn keeps_members_beyond_the_window_whole() {
+    let stage = Stage::new("large");
+    let mut random = Random(3);
+    let large = random.bytes(20 << 20);
+    let small: Vec<Vec<u8>> = (0..700).map(|n| file(&format!("s/{n}"), "small")).collect();
+    let tar = archive(&[small.concat(), member(b'0', "large", "", &large), file("after", "x")]);
+    stage.round_trip(&tar, "large");
+    assert!(fs_err::read(stage.fs("large")).unwrap() == large);
 }

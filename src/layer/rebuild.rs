@@ -231,11 +231,12 @@ impl Files {
 /// Where the content is now that was written to `path` when the tar was at `item_at`.
 fn locate(path: &[u8], item_at: u64, notes: &[Note]) -> Location {
     for note in notes.iter().filter(|note| note.before > item_at) {
-        if let Some(rest) = path.strip_prefix(&note.path[..]) {
-            if rest.is_empty() || rest.starts_with(b"/") {
+        match path.strip_prefix(&note.path[..]) {
+            Some(rest) if rest.is_empty() || rest.starts_with(b"/") => {
                 let path = [note.kept_as.to_string().as_bytes(), rest].concat();
                 return Location { shadowed: true, path };
             }
+            _ => {}
         }
     }
     Location { shadowed: false, path: path.to_vec() }

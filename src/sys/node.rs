@@ -134,6 +134,19 @@ pub fn set_xattr(node: BorrowedFd, name: &[u8], value: &[u8]) -> io::Result<()> 
     Ok(fs::fsetxattr(node, name, value, XattrFlags::empty())?)
 }
 
+/// The largest value that an extended attribute can have (xattr(7)).
+const MAX_XATTR_BYTES: usize = 64 << 10;
+
+/// The value of an extended attribute of an open file or directory, or `None` when it has none of that name.
+pub fn xattr(node: BorrowedFd, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    let mut value = Vec::with_capacity(MAX_XATTR_BYTES);
+    match fs::fgetxattr(node, name, rustix::buffer::spare_capacity(&mut value)) {
+        Ok(_) => Ok(Some(value)),
+        Err(Errno::NODATA) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// There is no lsetxattr relative to a directory before Linux 6.13: the way leads through /proc.
 fn set_xattr_at(dir: BorrowedFd, name: &[u8], key: &[u8], value: &[u8]) -> io::Result<()> {
     let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
