@@ -703,3 +703,26 @@ fn keeps_members_beyond_the_window_whole() {
     stage.round_trip(&tar, "large");
     assert!(fs_err::read(stage.fs("large")).unwrap() == large);
 }
+
+#[test]
+fn gives_back_the_layers_that_docker_saved() {
+    let stage = Stage::new("saved");
+    let mut names = Vec::new();
+    for image in ["v1.tar", "v2.tar"] {
+        let path =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/balena-delta").join(image);
+        let mut archive = tar::Archive::new(fs_err::File::open(path).unwrap());
+        for entry in archive.entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let name = entry.path().unwrap().display().to_string();
+            if let Some(id) = name.strip_suffix("/layer.tar") {
+                let mut tar = Vec::new();
+                entry.read_to_end(&mut tar).unwrap();
+                let unpacked = stage.round_trip(&tar, &name);
+                assert_eq!(unpacked.diff_id.hex(), id);
+                names.push(name);
+            }
+        }
+    }
+    assert_eq!(names.len(), 5);
+}
