@@ -726,3 +726,23 @@ fn gives_back_the_layers_that_docker_saved() {
     }
     assert_eq!(names.len(), 5);
 }
+
+#[test]
+fn makes_deep_paths_in_linear_time() {
+    let stage = Stage::new("deep");
+    let deep = "d/".repeat(2000) + "file";
+    let tar = archive(&[
+        pax(&[("path", deep.as_bytes())]),
+        file("f", "deep"),
+        pax(&[("SCHILY.xattr.user.unkept", b"on a symlink")]),
+        symlink("s", "f"),
+    ]);
+    let started = std::time::Instant::now();
+    stage.round_trip(&tar, "deep");
+    assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
+    let mut component = open_directory(&stage.fs("")).unwrap();
+    for _ in 0..2000 {
+        component = vaquita::sys::file::open_directory_at(component.as_fd(), b"d").unwrap();
+    }
+    assert!(node::kind_at(component.as_fd(), b"file").unwrap() == Some(node::NodeKind::File));
+}

@@ -73,14 +73,32 @@ impl<'a> Tree<'a> {
         let mut prefix = Vec::new();
         self.enter_existing(b"").map_err(Error::from)?;
         for name in components(path) {
-            let next = join(&prefix, name);
-            if let Err(error) = self.enter_existing(&next) {
-                self.enter_existing(&prefix).map_err(Error::from)?;
-                self.make_missing(name, error)?;
-            }
-            prefix = next;
+            prefix = join(&prefix, name);
+            self.enter_or_make(name, &prefix)?;
         }
         Ok(())
+    }
+
+    /// Makes `name` of the current directory current; `path` is how the member's name leads there.
+    fn enter_or_make(&mut self, name: &[u8], path: &[u8]) -> Result<()> {
+        let lookup = || "make a parent directory".to_string();
+        match node::kind_at(self.current().0, name).context(lookup)? {
+            None | Some(NodeKind::Whiteout) => {
+                let made = self.make_directory(name).context(lookup)?;
+                let mtime = node::mtime(made.as_fd()).context(lookup)?;
+                self.push_directory(name, made, mtime)
+            }
+            Some(NodeKind::Directory) => {
+                let true_path = self.path_of(name);
+                if self.use_open(&true_path) {
+                    return Ok(());
+                }
+                let dir = open_directory_at(self.current().0, name).context(lookup)?;
+                let mtime = node::mtime(dir.as_fd()).context(lookup)?;
+                self.push(Parent { path: true_path, dir, mtime })
+            }
+            Some(_) => self.enter_existing(path).map_err(Error::from),
+        }
     }
 
     fn enter_existing(&mut self, path: &[u8]) -> Result<(), WalkError> {
@@ -104,18 +122,6 @@ impl<'a> Tree<'a> {
             self.parents.push(parent);
         }
         found.is_some()
-    }
-
-    /// `name`, which could not be entered because of `error`, becomes a directory in the current one if nothing is there.
-    fn make_missing(&mut self, name: &[u8], error: WalkError) -> Result<()> {
-        let (dir, _) = self.current();
-        match node::kind_at(dir, name).context(|| "look up a parent directory".into())? {
-            None | Some(NodeKind::Whiteout) => {}
-            Some(_) => return Err(error.into()),
-        }
-        let made = self.make_directory(name).context(|| "make a parent directory".into())?;
-        let mtime = node::mtime(made.as_fd()).context(|| "make a parent directory".into())?;
-        self.push_directory(name, made, mtime)
     }
 
     /// Makes a directory in the current one; what it replaces of the layers below is hidden whole.

@@ -112,7 +112,11 @@ impl Window {
 
 impl Drop for Window {
     fn drop(&mut self) {
-        self.shared.lock().closed = true;
+        let mut state = self.shared.lock();
+        state.closed = true;
+        // After an error nobody waits for the rest; after `finish` nothing is left.
+        state.queue.clear();
+        drop(state);
         self.shared.work.notify_all();
         for thread in self.threads.drain(..) {
             // A thread that panicked has nothing more to say; the panic has been reported.

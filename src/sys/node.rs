@@ -124,7 +124,10 @@ pub fn set_attributes_at(
         fs::chmodat(dir, name, Mode::from_raw_mode(mode as _), AtFlags::empty())?;
     }
     for (key, value) in xattrs {
-        accept_unsupported(set_xattr_at(dir, name, key, value))?;
+        // The kernel gives attributes of the user's namespace to files and directories only (xattr(7)).
+        if !key.starts_with(b"user.") {
+            accept_unsupported(set_xattr_at(dir, name, key, value))?;
+        }
     }
     Ok(fs::utimensat(dir, name, &timestamps(mtime), AtFlags::SYMLINK_NOFOLLOW)?)
 }
