@@ -34,7 +34,7 @@ Options:
   --help, --version
 
 'vaquita COMMAND --help' tells more about a command. Commands and options are spelled as docker's.
-Exit codes: 1 the engine could not, 125 bad usage or a container that did not start, 126 and 127 a command that
+Exit codes: 1 the engine could not, 125 a bad option or a container that did not start, 126 and 127 a command that
 cannot be executed or found, otherwise that of the container.
 ";
 

@@ -1,6 +1,6 @@
 //! The command line: parses, calls the engine, prints. Nothing else in the program prints.
 //!
-//! Output and exit codes are Docker's: 0, 1 for an engine that could not, 125 for bad usage and for a `run` that did not
+//! Output and exit codes are Docker's: 0, 1 for an engine that could not, 125 for a bad option and for a `run` that did not
 //! come to start its command, 126 and 127 for a command that cannot be executed or found, else the container's own.
 
 mod arguments;
@@ -18,7 +18,7 @@ use crate::engine::{self, Engine};
 use crate::error::{Error, Kind, Result};
 use crate::registry;
 
-/// The exit code for bad usage, and for an engine error of `run`.
+/// The exit code for a bad option, and for an engine error of `run`.
 const EXIT_ENGINE: i32 = 125;
 
 /// Runs one command line, without the program's name, and gives the exit code.
@@ -66,8 +66,14 @@ fn parse(argv: &[String]) -> Result<Arguments, i32> {
         }
         let line = early.output.split_whitespace().collect::<Vec<_>>().join(" ");
         output::error(&format!("{line}; see 'vaquita --help'"));
-        EXIT_ENGINE
+        usage_exit_code(&line)
     })
+}
+
+/// Docker tells a bad option (125) from a missing argument or an unknown command (1).
+fn usage_exit_code(line: &str) -> i32 {
+    let is_option = line.contains("Unrecognized argument: -") || line.contains("for option");
+    if is_option { EXIT_ENGINE } else { 1 }
 }
 
 fn execute(arguments: Arguments) -> Result<i32> {
