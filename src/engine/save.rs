@@ -27,7 +27,7 @@ struct ArchiveImage {
 }
 
 impl Engine {
-    /// Writes the images that `names` mean, each with the name it was asked by, or all its tags if asked by ID.
+    /// Writes the images that `names` mean, each with the tag it was asked by; without a name if asked by ID, as docker.
     pub fn save(&self, names: &[String], out: &mut dyn Write) -> Result<()> {
         // Held so that no layer goes while it is read.
         let _work = self.store.work()?;
@@ -82,14 +82,9 @@ impl Engine {
     }
 
     fn tags_asked_for(&self, name: &str, image: &Digest) -> Result<Vec<String>> {
-        let tags = self.store.references_of(image)?;
-        let tags: Vec<&Reference> = tags.iter().filter(|r| r.tag().is_some()).collect();
-        let asked = Reference::parse(name).ok();
-        let exact = tags.iter().find(|tag| Some(**tag) == asked.as_ref());
-        Ok(match exact {
-            Some(tag) => vec![tag.familiar()],
-            None => tags.iter().map(|tag| tag.familiar()).collect(),
-        })
+        let Ok(asked) = Reference::parse(name) else { return Ok(Vec::new()) };
+        let known = self.store.references_of(image)?.contains(&asked);
+        Ok(if known && asked.tag().is_some() { vec![asked.familiar()] } else { Vec::new() })
     }
 }
 
