@@ -22,7 +22,7 @@ use super::tls;
 use crate::error::{Error, Kind, Result};
 
 /// Where distributions keep the authorities that they believe, in the order in which they are looked for.
-const SYSTEM_BUNDLES: [&str; 6] = [
+const SYSTEM_BUNDLES: &[&str] = &[
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/ca-bundle.pem",
@@ -30,21 +30,29 @@ const SYSTEM_BUNDLES: [&str; 6] = [
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
     "/etc/ssl/cert.pem",
 ];
-/// Directories with one of more authorities for one registry, `<host[:port]>/*.crt`.
-const HOST_DIRECTORIES: [&str; 2] = ["/etc/docker/certs.d", "/etc/vaquita/certs.d"];
+/// Directories with authorities for one registry, `<host[:port]>/*.crt`.
+const HOST_DIRECTORIES: &[&str] = &["/etc/docker/certs.d", "/etc/vaquita/certs.d"];
 /// Names a bundle to use instead of the system's, as OpenSSL and Go know it.
 const BUNDLE_VARIABLE: &str = "SSL_CERT_FILE";
 
 /// The configurations of TLS, one for each host that was connected to.
 pub(super) struct Trust {
     ca_files: Vec<PathBuf>,
+    /// What `SSL_CERT_FILE` says.
+    named_bundle: Option<PathBuf>,
+    bundles: &'static [&'static str],
+    host_directories: &'static [&'static str],
     configs: Mutex<Vec<(String, Arc<ClientConfig>)>>,
 }
 
 impl Trust {
     /// `ca_files` stand in for the system's bundle if there are any. Nothing is read yet.
     pub(super) fn new(ca_files: Vec<PathBuf>) -> Trust {
-        Trust { ca_files, configs: Mutex::new(Vec::new()) }
+        let (bundles, host_directories) = (SYSTEM_BUNDLES, HOST_DIRECTORIES);
+        let named_bundle = std::env::var_os(BUNDLE_VARIABLE).filter(|file| !file.is_empty());
+        let named_bundle = named_bundle.map(PathBuf::from);
+        let configs = Mutex::new(Vec::new());
+        Trust { ca_files, named_bundle, bundles, host_directories, configs }
     }
 
     /// How to speak TLS with `authority` (`host[:port]`).
@@ -79,7 +87,7 @@ impl Trust {
         for file in &self.ca_files {
             given.read(file)?;
         }
-        for directory in HOST_DIRECTORIES {
+        for directory in self.host_directories {
             given.read_directory(&Path::new(directory).join(authority))?;
         }
         Ok(given)
@@ -91,18 +99,19 @@ impl Trust {
         if !self.ca_files.is_empty() {
             return Ok(all);
         }
-        if let Some(file) = std::env::var_os(BUNDLE_VARIABLE).filter(|file| !file.is_empty()) {
-            all.read(Path::new(&file))?;
+        if let Some(file) = &self.named_bundle {
+            all.read(file)?;
             return Ok(all);
         }
-        if let Some(bundle) = SYSTEM_BUNDLES.iter().find(|file| Path::new(file).exists()) {
+        if let Some(bundle) = self.bundles.iter().find(|file| Path::new(file).exists()) {
             all.read(Path::new(bundle))?;
         }
         if all.sources.is_empty() {
             let message = format!(
-                "find certificate authorities: no {}, and no *.crt in {}: give a CA file or set {BUNDLE_VARIABLE}",
-                SYSTEM_BUNDLES.join(", "),
-                HOST_DIRECTORIES.map(|d| format!("{d}/{authority}")).join(", "),
+                "find certificate authorities: none of {}, and no *.crt in {}/ of {}",
+                self.bundles.join(" "),
+                authority,
+                self.host_directories.join(" "),
             );
             return Err(Error::new(Kind::NotFound, message));
         }
@@ -313,4 +322,48 @@ fn in_words(error: &rustls::Error) -> String {
         _ => "is not acceptable",
     };
     format!("its certificate {why}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_where_it_looked() {
+        let mut trust = Trust::new(Vec::new());
+        trust.named_bundle = None;
+        trust.bundles = &["/nowhere/a.crt", "/nowhere/b.pem"];
+        trust.host_directories = &["/nowhere/certs.d"];
+        let expected = "find certificate authorities: none of /nowhere/a.crt /nowhere/b.pem, \
+            and no *.crt in r.example:5/ of /nowhere/certs.d";
+        let error = trust.config("r.example:5", Policy::Verified).unwrap_err();
+        assert_eq!((error.to_string().as_str(), error.kind()), (expected, Kind::NotFound));
+        trust.named_bundle = Some("/nowhere/named.pem".into());
+        let error = trust.config("r.example:5", Policy::Verified).unwrap_err();
+        assert!(error.to_string().contains("/nowhere/named.pem"), "{error}");
+        assert!(trust.config("127.0.0.1:5", Policy::Loopback).is_ok(), "nothing is needed there");
+        assert!(trust.config("lan:5", Policy::Insecure).is_ok());
+    }
+
+    #[test]
+    fn words_what_a_handshake_meets() {
+        let tls = |error: rustls::Error| io::Error::new(io::ErrorKind::InvalidData, error);
+        let words = |error| match cause(error) {
+            Cause::SpeaksPlain => "plain".to_string(),
+            Cause::Is(error) => error.to_string(),
+        };
+        for (error, expected) in [
+            (tls(rustls::InvalidMessage::InvalidContentType.into()), "plain"),
+            (io::ErrorKind::UnexpectedEof.into(), "plain"),
+            (io::ErrorKind::ConnectionReset.into(), "plain"),
+            (io::ErrorKind::WouldBlock.into(), "the server does not answer in time"),
+            (
+                tls(CertificateError::NotValidYet.into()),
+                "its certificate is not valid yet: is the clock of this machine right",
+            ),
+            (tls(CertificateError::NotValidForName.into()), "its certificate is for another host"),
+        ] {
+            assert_eq!(words(error), expected);
+        }
+    }
 }

@@ -5,7 +5,7 @@ use p256::elliptic_curve::Generate;
 use p256::elliptic_curve::sec1::ToSec1Point;
 use rustls::crypto::{ActiveKeyExchange, SharedSecret, SupportedKxGroup};
 use rustls::{Error, NamedGroup, PeerMisbehaved};
-use x25519_dalek::{PublicKey, StaticSecret};
+use x25519_dalek::{PublicKey, StaticSecret, X25519_BASEPOINT_BYTES, x25519};
 
 /// The groups offered, the preferred first; a key share is sent for that one.
 pub(super) const GROUPS: &[&dyn SupportedKxGroup] = &[&Group::X25519, &Group::P256, &Group::P384];
@@ -38,9 +38,9 @@ impl SupportedKxGroup for Group {
             Group::X25519 => {
                 let mut bytes = [0; 32];
                 getrandom::fill(&mut bytes).map_err(failed)?;
-                let secret = StaticSecret::from(bytes);
-                let public_key = PublicKey::from(&secret).as_bytes().to_vec();
-                (Secret::X25519(secret), public_key)
+                // Not `PublicKey::from`: its way over Edwards points costs 28 KB.
+                let public_key = x25519(bytes, X25519_BASEPOINT_BYTES).to_vec();
+                (Secret::X25519(StaticSecret::from(bytes)), public_key)
             }
             Group::P256 => {
                 let secret = p256::ecdh::EphemeralSecret::try_generate_from_rng(&mut random)
