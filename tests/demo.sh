@@ -69,8 +69,8 @@ extracted=$extracted_v2
 measured "vaquita: delta to v2" $engine pull "$address/debian-app:delta-v1-v2"
 $engine run --rm "$address/debian-app:delta-v1-v2"
 $engine images
-applied=$($engine inspect -f '{{.Id}}' "$address/debian-app:delta-v1-v2")
-meant=$($owner inspect -f '{{.Id}}' "$address/debian-app:v2")
+applied=$($engine inspect "$address/debian-app:delta-v1-v2" | "$fixtures/field" Id)
+meant=$($owner inspect "$address/debian-app:v2" | "$fixtures/field" Id)
 [ "$applied" = "$meant" ] || { echo "demo: the delta gave $applied, v2 is $meant" >&2; exit 1; }
 echo "the delta gave v2 itself: $applied"
 engine_stop
