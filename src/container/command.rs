@@ -132,6 +132,6 @@ mod tests {
         let refusal = |args: &[&str]| command(&spec(args, &[], false)).err().unwrap().to_string();
         assert_eq!(refusal(&[]), "no command specified");
         assert_eq!(refusal(&["a", "b\0c"]), "argument \"b\\0c\": holds a zero byte");
-        assert!(command(&spec(&["a"], &["HOME=/x"], false)).unwrap().needs_home == false);
+        assert!(!command(&spec(&["a"], &["HOME=/x"], false)).unwrap().needs_home);
     }
 }

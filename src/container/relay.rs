@@ -48,13 +48,15 @@ impl Running {
     }
 
     fn relay_signals(&self) -> Result<Ended> {
+        let mut found = collect(self.pid)?;
         loop {
+            if let Some(ended) = found {
+                return Ok(ended);
+            }
             let nothing = Want::Nothing;
             let wants = [Want::Read(self.signals.as_fd()), nothing, nothing, nothing, nothing];
             readiness::wait_ready(wants).context(|| "wait for the container".into())?;
-            if let Some(ended) = self.take_signals(None)? {
-                return Ok(ended);
-            }
+            found = self.take_signals(None)?;
         }
     }
 
@@ -64,7 +66,7 @@ impl Running {
         let mut input = Flow::new(descriptor::standard(0), master);
         input.open = self.stdin;
         resize(master);
-        let mut ended = None;
+        let mut ended = collect(self.pid)?;
         loop {
             if ended.is_some() && output.is_done() {
                 break;
@@ -103,6 +105,7 @@ impl Running {
     }
 }
 
+/// Also called once before any signal: process 1 of a machine may have orphans that ended before it took signals.
 fn collect(container: Pid) -> Result<Option<Ended>> {
     let context = || "wait for the container".to_string();
     if !process::is_init() {

@@ -1,10 +1,10 @@
 //! Terminals: a new pseudo-terminal for a container, and the user's own while it is relayed.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::termios::{self, OptionalActions, Termios};
+use rustix::termios;
 
 /// The two ends of a new pseudo-terminal of the devpts at `/dev/pts` (pty(7)): the master, which does not block, and
 /// the slave. Does not allocate.
@@ -19,7 +19,6 @@ pub fn open_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
 /// By TIOCGPTPEER, or by name on kernels before 4.13.
 fn open_slave(master: &OwnedFd, flags: OFlags) -> Result<OwnedFd, Errno> {
     use std::fmt::Write;
-    use std::os::fd::AsRawFd;
     let peer_flags = rustix::pty::OpenptFlags::RDWR
         | rustix::pty::OpenptFlags::NOCTTY
         | rustix::pty::OpenptFlags::CLOEXEC;
@@ -63,18 +62,27 @@ pub fn inherit_size(to: BorrowedFd) -> Result<(), Errno> {
 }
 
 /// The user's terminal in raw mode: every key goes to the container. Dropped, it gives the old mode back.
+///
+/// By the C library, whose TCGETS and TCSETS qemu-user has; rustix uses TCGETS2, which it has not.
 pub struct Raw {
     terminal: BorrowedFd<'static>,
-    before: Termios,
+    before: libc::termios,
 }
 
 impl Raw {
     /// Switches `terminal` to raw mode; `None` if it is no terminal.
     pub fn enter(terminal: BorrowedFd<'static>) -> Result<Option<Raw>, Errno> {
-        let Ok(before) = termios::tcgetattr(terminal) else { return Ok(None) };
-        let mut raw = before.clone();
-        raw.make_raw();
-        termios::tcsetattr(terminal, OptionalActions::Drain, &raw)?;
+        let mut mode = std::mem::MaybeUninit::uninit();
+        // SAFETY: tcgetattr writes one termios, for which `mode` has room.
+        if unsafe { libc::tcgetattr(terminal.as_raw_fd(), mode.as_mut_ptr()) } != 0 {
+            return Ok(None);
+        }
+        // SAFETY: tcgetattr has just succeeded, so it has filled `mode`.
+        let before = unsafe { mode.assume_init() };
+        let mut raw = before;
+        // SAFETY: `raw` is an initialised termios.
+        unsafe { libc::cfmakeraw(&mut raw) };
+        set_mode(terminal, &raw)?;
         Ok(Some(Raw { terminal, before }))
     }
 }
@@ -82,6 +90,12 @@ impl Raw {
 impl Drop for Raw {
     fn drop(&mut self) {
         // The terminal may have hung up: then there is nothing to give back.
-        let _ = termios::tcsetattr(self.terminal, OptionalActions::Drain, &self.before);
+        let _ = set_mode(self.terminal, &self.before);
     }
+}
+
+fn set_mode(terminal: BorrowedFd, mode: &libc::termios) -> Result<(), Errno> {
+    // SAFETY: `mode` is an initialised termios, which tcsetattr only reads.
+    let result = unsafe { libc::tcsetattr(terminal.as_raw_fd(), libc::TCSADRAIN, mode) };
+    if result == 0 { Ok(()) } else { Err(super::process::last_error()) }
 }

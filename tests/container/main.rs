@@ -3,7 +3,8 @@
 //! starts instead.
 //!
 //! The root file system is a static busybox: /bin/busybox, or what VAQUITA_TEST_BUSYBOX names, so that the same tests
-//! run under qemu-user.
+//! run under qemu-user. Scripts name programs by path: busybox's shell would run its own as /proc/self/exe, which is
+//! qemu there.
 
 mod contain;
 mod filesystem;

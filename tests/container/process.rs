@@ -78,7 +78,7 @@ fn killed_is_128_and_the_signal(fixture: &Fixture) {
 
 fn forwards_signals(fixture: &Fixture) {
     let script = "trap 'exit 143' TERM; trap 'echo usr1' USR1; trap 'echo int' INT; echo ready; \
-                  while :; do sleep 0.05; done";
+                  while :; do /bin/sleep 0.05; done";
     let mut engine = fixture.spawn(&[], &["sh", "-c", script]);
     let mut lines = fixture.lines_of(&mut engine);
     assert_eq!(lines.next().as_deref(), Some("ready"));
@@ -93,7 +93,7 @@ fn forwards_signals(fixture: &Fixture) {
 
 fn dies_with_its_parent(fixture: &Fixture) {
     for words in [&[][..], &["user=web"]] {
-        let mut engine = fixture.spawn(words, &["sh", "-c", "echo ready; sleep 60"]);
+        let mut engine = fixture.spawn(words, &["sh", "-c", "echo ready; /bin/sleep 60"]);
         assert_eq!(fixture.lines_of(&mut engine).next().as_deref(), Some("ready"));
         let container = fixture.container_of(&engine);
         engine.kill().unwrap();
@@ -165,7 +165,7 @@ fn capabilities(fixture: &Fixture) {
 }
 
 fn is_process_1_with_a_name(fixture: &Fixture) {
-    let script = "echo $$; hostname; cat /proc/sys/kernel/hostname; umask; readlink /proc/self/cwd";
+    let script = "echo $$; /bin/hostname; /bin/cat /proc/sys/kernel/hostname; umask; /bin/readlink /proc/self/cwd";
     let outcome = fixture.run(&["hostname=whale", "cwd=/made/here"], &["sh", "-c", script]);
     assert_eq!(outcome.stdout, "1\nwhale\nwhale\n0022\n/made/here\n");
 }
@@ -217,7 +217,7 @@ fn input_is_empty_unless_asked_for(fixture: &Fixture) {
 }
 
 fn starts_with_closed_stdio(fixture: &Fixture) {
-    let script = "ls -l /proc/self/fd > /result; echo lost; echo lost >&2";
+    let script = "/bin/ls -l /proc/self/fd > /result; echo lost; echo lost >&2";
     let mut engine = fixture.shell("exec \"$@\" <&- >&- 2>&-", &["stdin"], &["sh", "-c", script]);
     assert_eq!(engine.status().unwrap().code(), Some(0));
     let result = std::fs::read_to_string(fixture.path("upper/result")).unwrap();

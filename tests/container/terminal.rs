@@ -67,7 +67,7 @@ impl Screen {
 
 fn tty_is_a_terminal_of_the_container(fixture: &Fixture) {
     let mut screen = Screen::new();
-    let script = "tty; ls -l /proc/self/fd/2; stat -c %u:%g /dev/pts/0; stat -c %t:%T /dev/console; \
+    let script = "/bin/tty; /bin/ls -l /proc/self/fd/2; /bin/stat -c %u:%g /dev/pts/0; /bin/stat -c %t:%T /dev/console; \
                   echo ok > /dev/tty; echo $TERM; exit 3";
     let mut engine = screen.start(fixture, &["tty", "stdin", "user=web"], &["sh", "-c", script]);
     assert_eq!(engine.wait().unwrap().code(), Some(3));
@@ -81,7 +81,8 @@ fn tty_is_a_terminal_of_the_container(fixture: &Fixture) {
 fn tty_size_follows_the_user_s(fixture: &Fixture) {
     let mut screen = Screen::new();
     screen.resize(33, 111);
-    let script = "stty size; trap 'stty size; exit' WINCH; while :; do sleep 0.05; done";
+    let script =
+        "/bin/stty size; trap '/bin/stty size; exit' WINCH; while :; do /bin/sleep 0.05; done";
     let mut engine = screen.start(fixture, &["tty", "stdin"], &["sh", "-c", script]);
     screen.read(fixture, "33 111");
     screen.resize(44, 99);
@@ -95,7 +96,7 @@ fn tty_size_follows_the_user_s(fixture: &Fixture) {
 fn tty_keys_reach_the_container(fixture: &Fixture) {
     let mut screen = Screen::new();
     let script = "trap 'echo interrupted; exit 9' INT; read line; echo got $line; echo go; \
-                  while :; do sleep 0.05; done";
+                  while :; do /bin/sleep 0.05; done";
     let mut engine = screen.start(fixture, &["tty", "stdin"], &["sh", "-c", script]);
     screen.master.write_all(b"words\r").unwrap();
     screen.read(fixture, "got words");
@@ -108,7 +109,7 @@ fn tty_keys_reach_the_container(fixture: &Fixture) {
 fn tty_mode_is_given_back(fixture: &Fixture) {
     let screen = Screen::new();
     let before = screen.mode();
-    let trap = "trap 'exit 5' TERM; while :; do sleep 0.05; done";
+    let trap = "trap 'exit 5' TERM; while :; do /bin/sleep 0.05; done";
     for (script, signal, code) in [("exit 4", None, 4), (trap, Some(15), 5)] {
         let mut engine = screen.start(fixture, &["tty", "stdin"], &["sh", "-c", script]);
         if let Some(signal) = signal {
@@ -134,6 +135,6 @@ fn tty_output_is_written_to_the_end(fixture: &Fixture) {
 }
 
 fn tty_without_one_of_the_user(fixture: &Fixture) {
-    let outcome = fixture.run(&["tty"], &["sh", "-c", "tty; exit 6"]);
+    let outcome = fixture.run(&["tty"], &["sh", "-c", "/bin/tty; exit 6"]);
     assert_eq!((outcome.code, outcome.stdout.as_str()), (6, "/dev/pts/0\r\n"));
 }
