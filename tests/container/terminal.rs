@@ -81,8 +81,8 @@ fn tty_is_a_terminal_of_the_container(fixture: &Fixture) {
 fn tty_size_follows_the_user_s(fixture: &Fixture) {
     let mut screen = Screen::new();
     screen.resize(33, 111);
-    let script =
-        "/bin/stty size; trap '/bin/stty size; exit' WINCH; while :; do /bin/sleep 0.05; done";
+    let script = "trap '/bin/stty size; exit' WINCH; /bin/stty size; \
+                  while :; do /bin/sleep 0.05; done";
     let mut engine = screen.start(fixture, &["tty", "stdin"], &["sh", "-c", script]);
     screen.read(fixture, "33 111");
     screen.resize(44, 99);
@@ -107,18 +107,15 @@ fn tty_keys_reach_the_container(fixture: &Fixture) {
 }
 
 fn tty_mode_is_given_back(fixture: &Fixture) {
-    let screen = Screen::new();
+    let mut screen = Screen::new();
     let before = screen.mode();
-    let trap = "trap 'exit 5' TERM; while :; do /bin/sleep 0.05; done";
+    let trap = "trap 'exit 5' TERM; echo ready; while :; do /bin/sleep 0.05; done";
     for (script, signal, code) in [("exit 4", None, 4), (trap, Some(15), 5)] {
         let mut engine = screen.start(fixture, &["tty", "stdin"], &["sh", "-c", script]);
         if let Some(signal) = signal {
-            fixture.until("raw mode", || screen.mode() != before);
-            fixture.container_of(&engine);
-            fixture.until("the trap is set", || {
-                let _ = vaquita::sys::process::kill(fixture.pid_of(&engine), signal);
-                engine.try_wait().unwrap().is_some()
-            });
+            screen.read(fixture, "ready");
+            assert_ne!(screen.mode(), before);
+            vaquita::sys::process::kill(fixture.pid_of(&engine), signal).unwrap();
         }
         assert_eq!(engine.wait().unwrap().code(), Some(code));
         assert_eq!(screen.mode(), before);
