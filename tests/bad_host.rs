@@ -109,7 +109,7 @@ fn not_root() {
     let sandbox = stocked("notroot");
     // A copy that anyone may start, wherever the build directory is.
     let public = PathBuf::from(format!("/tmp/vaquita-not-root-{}", std::process::id()));
-    fs::copy(env!("CARGO_BIN_EXE_vaquita"), &public).expect("copy the binary");
+    fs::copy(sandbox::binary(), &public).expect("copy the binary");
     let data = sandbox.data_root();
     let run = |arguments: &[&str]| {
         let mut command = Command::new("setpriv");

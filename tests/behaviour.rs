@@ -156,7 +156,7 @@ fn prepare(shared: &Sandbox, registry: &Registry, tls_registry: &Registry) -> Va
         ("CA", authority),
         ("IMAGES", images.display().to_string()),
         ("FIXTURES", fixtures.display().to_string()),
-        ("VAQUITA", env!("CARGO_BIN_EXE_vaquita").into()),
+        ("VAQUITA", sandbox::binary().display().to_string()),
     ]
     .map(|(name, value)| (name.to_string(), value))
     .to_vec()

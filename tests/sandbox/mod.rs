@@ -41,7 +41,7 @@ impl Sandbox {
         let sandbox = Sandbox { directory };
         let wrapper = format!(
             "#!/bin/sh\nexec {:?} --data-root {:?} --run-root {:?} \"$@\"\n",
-            env!("CARGO_BIN_EXE_vaquita"),
+            binary(),
             sandbox.data_root(),
             sandbox.path("run"),
         );
@@ -130,6 +130,11 @@ fn list(root: &Path, relative: &Path, lines: &mut Vec<String>) {
             list(root, &relative, lines);
         }
     }
+}
+
+/// The program under test: cargo's, or what VAQUITA names, such as a target's static binary.
+pub fn binary() -> PathBuf {
+    std::env::var_os("VAQUITA").map_or(env!("CARGO_BIN_EXE_vaquita").into(), PathBuf::from)
 }
 
 /// Runs it to its end with nothing on its standard input. A signal counts as 128 and its number, as in a shell.
