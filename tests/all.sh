@@ -36,5 +36,6 @@ step documentation env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps -
 step "seven targets" targets/build all
 step size tests/size
 step qemu-user qemu/test
+step qemu-system qemu/test-vm
 printf '\n%s%s passed, %s failed\n' "$summary" $passed $failed
 [ $failed -eq 0 ]
