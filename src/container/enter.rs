@@ -6,7 +6,7 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 
-use crate::sys::mount::{self, DescriptorPath, Restriction};
+use crate::sys::mount::{self, DescriptorPath, MountFlags, Restriction};
 use crate::sys::process::{self, ExecList, Namespace};
 use crate::sys::resolve::{Make, resolve};
 use crate::sys::{Errno, capability, channel, descriptor, interface, rooted, signal, terminal};
@@ -132,15 +132,21 @@ impl Child<'_> {
         }
         let target = self.resolve(&wanted.target, Make::Directories)?;
         let target = DescriptorPath::of(&target)?;
-        match (mount::mount(kind, target.as_c_str()?, *flags, data), &self.host_root) {
-            (Err(Errno::NODEV), _) if wanted.optional => Ok(()),
+        // Read-only comes after: the first mount of a sysfs decides for all of the machine.
+        let first = flags.difference(MountFlags::RDONLY);
+        match (mount::mount(kind, target.as_c_str()?, first, data), &self.host_root) {
+            (Err(Errno::NODEV), _) if wanted.optional => return Ok(()),
             // A sysfs of a network namespace that is not ours to mount: show the host's.
             (Err(Errno::PERM), Some(host)) if *kind == c"sysfs" => {
                 mount::bind_below(host, "/sys", target.as_c_str()?)?;
-                let read_only = flags.contains(mount::MountFlags::RDONLY);
-                self.restrict(&wanted.target, Restriction { read_only, no_devices: true })
             }
-            (result, _) => result,
+            (result, _) => result?,
+        }
+        match flags.contains(MountFlags::RDONLY) {
+            true => {
+                self.restrict(&wanted.target, Restriction { read_only: true, no_devices: true })
+            }
+            false => Ok(()),
         }
     }
 
@@ -304,10 +310,8 @@ fn mask(path: &CStr) -> Result<(), Errno> {
     match mount::bind(c"/dev/null", path) {
         Err(Errno::NOENT) => Ok(()),
         Err(Errno::NOTDIR) => {
-            let flags = mount::MountFlags::RDONLY
-                | mount::MountFlags::NOSUID
-                | mount::MountFlags::NODEV
-                | mount::MountFlags::NOEXEC;
+            let flags =
+                MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
             mount::mount(c"tmpfs", path, flags, c"")
         }
         result => result,

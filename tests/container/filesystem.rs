@@ -36,7 +36,7 @@ fn shows_no_mount_of_the_host(fixture: &Fixture) {
     let allowed = |point: &&str| {
         *point == "/" || ["/proc", "/sys", "/dev"].iter().any(|top| point.starts_with(top))
     };
-    assert!(points.iter().all(|point| allowed(point)), "{points:?}");
+    assert!(points.iter().all(allowed), "{points:?}");
     assert!(points.len() <= 35, "{points:?}");
     let host = fixture.dir.to_str().unwrap();
     assert!(!outcome.stdout.contains(host), "{}", outcome.stdout);
@@ -202,7 +202,7 @@ fn says_what_is_missing(fixture: &Fixture) {
             format!("open mount source \"{missing}\": No such file or directory (os error 2)\n"),
         ),
         (
-            &["mount=/etc/passwd:/bin"],
+            &[&*format!("mount={}:/bin", fixture.lower("etc/passwd").display())],
             "bind mount on \"/bin\": Not a directory (os error 20)\n".into(),
         ),
     ] {

@@ -88,11 +88,15 @@ impl Fixture {
         command.spawn().unwrap()
     }
 
-    /// The engine started by a shell that first does something to its own process: `exec "$@"` is the engine.
+    /// The engine started by a shell that first does something to its own process: `exec "$@"` is the engine, `$0` a file.
     pub fn shell(&self, script: &str, words: &[&str], command: &[&str]) -> Command {
         let contain = self.command(words, command);
         let mut shell = Command::new("/bin/sh");
-        shell.args(["-c", script, "sh"]).arg(contain.get_program()).args(contain.get_args());
+        shell
+            .args(["-c", script])
+            .arg(self.lower("etc/passwd"))
+            .arg(contain.get_program())
+            .args(contain.get_args());
         shell
     }
 

@@ -184,11 +184,8 @@ fn has_only_lo(fixture: &Fixture) {
 
 /// 3 is the directory that ls itself has open.
 fn inherits_no_descriptors(fixture: &Fixture) {
-    let mut engine = fixture.shell(
-        "exec 7</etc/passwd 9</etc/group; exec \"$@\"",
-        &[],
-        &["ls", "/proc/self/fd"],
-    );
+    let mut engine =
+        fixture.shell("exec 7<\"$0\" 9<\"$1\"; exec \"$@\"", &[], &["ls", "/proc/self/fd"]);
     let output = engine.output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "0\n1\n2\n3\n");
 }
