@@ -56,7 +56,7 @@ impl Running {
             let nothing = Want::Nothing;
             let wants = [Want::Read(self.signals.as_fd()), nothing, nothing, nothing, nothing];
             readiness::wait_ready(wants).context(|| "wait for the container".into())?;
-            found = self.take_signals(None)?;
+            found = self.take_signals(None, None)?;
         }
     }
 
@@ -77,8 +77,7 @@ impl Running {
             let wants = [signals, output_in, output_out, input_in, input_out];
             let ready = readiness::wait_ready(wants).context(|| "wait for the container".into())?;
             if ready[0] {
-                let found = self.take_signals(Some(master))?;
-                ended = ended.or(found);
+                ended = self.take_signals(Some(master), ended)?;
                 // What is typed now has no reader.
                 input.open &= ended.is_none();
             }
@@ -90,11 +89,16 @@ impl Running {
     }
 
     /// Handles every signal that has arrived; tells how the container ended if it has.
-    fn take_signals(&self, master: Option<BorrowedFd>) -> Result<Option<Ended>> {
-        let mut ended = None;
+    /// `ended` is what is known already: whoever was collected has left a SIGCHLD behind, and no child.
+    fn take_signals(
+        &self,
+        master: Option<BorrowedFd>,
+        mut ended: Option<Ended>,
+    ) -> Result<Option<Ended>> {
         while let Some(signal) = self.signals.next() {
             match (signal, master) {
-                (SIGCHLD, _) => ended = ended.or(collect(self.pid)?),
+                (SIGCHLD, _) if ended.is_some() => {}
+                (SIGCHLD, _) => ended = collect(self.pid)?,
                 (SIGWINCH, Some(master)) => resize(master),
                 (SIGWINCH, None) => {}
                 // It may have ended this instant.
