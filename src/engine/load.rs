@@ -57,6 +57,7 @@ struct Contents {
 impl Engine {
     /// Loads every image of the archive. On success they survive a power cut.
     pub fn load(&self, archive: &mut dyn Read, report: Report) -> Result<Vec<Loaded>> {
+        self.store.collect(&[])?;
         let work = self.store.work()?;
         let mut committed = Committed(Vec::new());
         let loaded = self.load_all(archive, &mut committed, report);

@@ -52,6 +52,7 @@ impl Engine {
             repository: reference.repository().to_string(),
         });
         let resolved = client.resolve(reference, platform)?;
+        self.store.collect(&[])?;
         let work = self.store.work()?;
         let mut committed = Committed(Vec::new());
         let image = self.pull_layers(&client, reference, &resolved, &mut committed, report);

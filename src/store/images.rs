@@ -5,7 +5,7 @@ use fs_err as fs;
 use super::record;
 use super::{Store, list};
 use crate::digest::Digest;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::oci::config::ImageConfig;
 use crate::reference::Reference;
 
@@ -125,8 +125,7 @@ impl Store {
         Ok(sum)
     }
 
-    /// Removes references, and the image if `and_image`, in one go under the publish lock; `allowed` sees the image's
-    /// remaining users first and may refuse. Layers are the collector's.
+    /// Removes references, and the image if `and_image`, under one publish lock. Its layers are the collector's.
     pub fn remove_image(
         &self,
         id: &Digest,
@@ -141,14 +140,6 @@ impl Store {
             self.take_away(&self.path("images").join(id.hex()))?;
         }
         Ok(())
-    }
-
-    /// When the image was put here, in seconds since the epoch.
-    pub fn image_stored_at(&self, id: &Digest) -> Result<u64> {
-        use std::os::unix::fs::MetadataExt;
-        let path = self.path("images").join(id.hex()).join("config.json");
-        let metadata = fs::metadata(&path).context(|| format!("read image {}", id.short()))?;
-        Ok(metadata.mtime().max(0) as u64)
     }
 }
 

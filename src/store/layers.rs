@@ -7,11 +7,10 @@ use std::path::{Path, PathBuf};
 use miniserde::{Deserialize, Serialize};
 
 use super::record;
-use super::{Store, list, open_directory, publish_rename, remove_tree};
+use super::{Store, open_directory, publish_rename, remove_tree};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::host;
-use crate::sys::lock::Mode;
 
 /// What is known of a finished layer beside its files and its header record.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -112,37 +111,5 @@ impl Store {
             return Ok(());
         }
         stage.publish(&self.layer_path(diff_id))
-    }
-
-    /// Removes those of `candidates` that no image has, unless somebody is at work and may be counting on them: then
-    /// the next collection does it. Also removes stages that a crash left behind.
-    pub fn collect(&self, candidates: &[Digest]) -> Result<()> {
-        let Some(_alone) = self.lock("work", Mode::TryExclusive)? else { return Ok(()) };
-        let mut used = Vec::new();
-        {
-            let _publish = self.publish()?;
-            for image in self.images()? {
-                used.extend(image.config.diff_ids()?);
-            }
-        }
-        for diff_id in candidates.iter().filter(|diff_id| !used.contains(diff_id)) {
-            self.take_away(&self.layer_path(diff_id))?;
-        }
-        for name in list(&self.path("stages"))? {
-            let path = self.path("stages").join(name);
-            remove_tree(&path)?;
-        }
-        Ok(())
-    }
-
-    /// Removes a published directory: first from its place, in one step, then its contents.
-    pub(super) fn take_away(&self, path: &Path) -> Result<()> {
-        if !path.exists() {
-            return Ok(());
-        }
-        let random = host::random().context(|| "make a name for a stage".into())?;
-        let stage = self.path("stages").join(Digest::of(&random).short());
-        publish_rename(path, &stage)?;
-        remove_tree(&stage)
     }
 }

@@ -18,6 +18,7 @@
 //! whoever has a stage under way and needs the layers it saw to stay, and taken alone by the collector, which comes
 //! back later rather than wait. A running container holds a lock of its own.
 
+mod collect;
 mod containers;
 mod images;
 mod layers;
@@ -92,6 +93,9 @@ impl Store {
         }
         if !self.path("version").exists() {
             restrict(&self.data_root)?;
+            if let Some(parent) = self.data_root.parent() {
+                sync_directory(parent)?;
+            }
             let root = open_directory(&self.data_root)?;
             file::replace(root_fd(&root), "version", VERSION.as_bytes())
                 .context(|| format!("write {}", self.path("version").display()))?;

@@ -1,0 +1,132 @@
+//! The collector: removes layers that no image has, and what crashes left in `stages/`.
+//!
+//! It works only when nobody else does (the work lock, taken alone); otherwise a later call does it. What it cannot read
+//! it takes for a reason to stop, never for a reason to remove: one damaged image record costs no layer.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Store, list, publish_rename, remove_tree};
+use crate::digest::Digest;
+use crate::error::{Context, Result};
+use crate::sys::host;
+use crate::sys::lock::Mode;
+
+/// How long a layer that no image has is kept for a pull that may come back to it.
+const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl Store {
+    /// Removes the layers that no image has and that are among `candidates` or a day old, and all stages, if nobody is at
+    /// work.
+    pub fn collect(&self, candidates: &[Digest]) -> Result<()> {
+        let Some(_alone) = self.lock("work", Mode::TryExclusive)? else { return Ok(()) };
+        for name in list(&self.path("stages"))? {
+            remove_tree(&self.path("stages").join(name))?;
+        }
+        let Some(used) = self.used_layers()? else { return Ok(()) };
+        for name in list(&self.path("layers"))? {
+            let Some(diff_id) = Digest::from_hex(&name).filter(|id| !used.contains(id)) else {
+                continue;
+            };
+            if candidates.contains(&diff_id) || self.is_abandoned(&diff_id) {
+                self.take_away(&self.layer_path(&diff_id))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The layers of all images; `None` if one image cannot be read, for its layers are not known.
+    fn used_layers(&self) -> Result<Option<Vec<Digest>>> {
+        let _publish = self.publish()?;
+        let mut used = Vec::new();
+        for name in list(&self.path("images"))? {
+            let Some(id) = Digest::from_hex(&name) else { continue };
+            match self.image(&id).and_then(|image| image.config.diff_ids()) {
+                Ok(diff_ids) => used.extend(diff_ids),
+                Err(e) => {
+                    log::warn!("no layer is removed while an image is damaged: {e}");
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(Some(used))
+    }
+
+    /// A clock that went back makes a layer look new, which is the safe side.
+    fn is_abandoned(&self, diff_id: &Digest) -> bool {
+        let record = std::fs::metadata(self.layer_path(diff_id).join("layer.json"));
+        let age =
+            record.and_then(|metadata| metadata.modified()).ok().and_then(|at| at.elapsed().ok());
+        age.is_some_and(|age| age > ABANDONED_AFTER)
+    }
+
+    /// Removes a published directory: first from its place, in one step, then its contents.
+    pub(super) fn take_away(&self, path: &Path) -> Result<()> {
+        if !path.exists() {
+            return Ok(());
+        }
+        let random = host::random().context(|| "make a name for a stage".into())?;
+        let stage = self.path("stages").join(Digest::of(&random).short());
+        publish_rename(path, &stage)?;
+        remove_tree(&stage)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::store::LayerRecord;
+
+    /// A store with one image of one empty layer; gives the image's ID and the layer's.
+    fn store_with_an_image(name: &str) -> (Store, Digest, Digest) {
+        let root =
+            std::env::temp_dir().join(format!("vaquita-collect-{}-{name}", std::process::id()));
+        let store = Store::open(&root.join("data"), &root.join("run")).unwrap();
+        let _work = store.work().unwrap();
+        let diff_id = Digest::of(b"layer");
+        let record = LayerRecord { version: 0, tar_bytes: 0, file_bytes: 0, file_count: 0 };
+        store.commit_layer(store.stage().unwrap(), &diff_id, record.clone()).unwrap();
+        store.commit_layer(store.stage().unwrap(), &Digest::of(b"other"), record).unwrap();
+        let config = format!(r#"{{"rootfs":{{"type":"layers","diff_ids":["{diff_id}"]}}}}"#);
+        let image = store.commit_image(config.as_bytes(), None).unwrap();
+        (store, image, diff_id)
+    }
+
+    fn clean_up(store: &Store) {
+        fs::remove_dir_all(store.data_root().parent().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn removes_only_what_no_image_has() {
+        let (store, _, used) = store_with_an_image("unused");
+        let unused = Digest::of(b"other");
+        store.collect(&[]).unwrap();
+        assert!(store.has_layer(&unused), "it is not a day old");
+        fs::create_dir(store.path("stages").join("left")).unwrap();
+        store.collect(&[used, unused]).unwrap();
+        assert!(store.has_layer(&used) && !store.has_layer(&unused));
+        assert!(list(&store.path("stages")).unwrap().is_empty());
+        clean_up(&store);
+    }
+
+    #[test]
+    fn removes_no_layer_while_an_image_is_damaged() {
+        let (store, image, used) = store_with_an_image("damaged");
+        fs::write(store.path("images").join(image.hex()).join("config.json"), "torn").unwrap();
+        store.collect(&[used, Digest::of(b"other")]).unwrap();
+        assert!(store.has_layer(&used) && store.has_layer(&Digest::of(b"other")));
+        clean_up(&store);
+    }
+
+    #[test]
+    fn waits_for_those_at_work() {
+        let (store, _, _) = store_with_an_image("busy");
+        let work = store.work().unwrap();
+        store.collect(&[Digest::of(b"other")]).unwrap();
+        assert!(store.has_layer(&Digest::of(b"other")));
+        drop(work);
+        clean_up(&store);
+    }
+}
