@@ -15,10 +15,9 @@ use crate::digest::{Digest, HashingWriter};
 use crate::error::{Context, Error, Kind, Result};
 use crate::json;
 use crate::layer::{self, archive};
+use crate::oci::archive::ArchiveImage;
 use crate::oci::config::ImageConfig;
 use crate::reference::Reference;
-
-use miniserde::Deserialize;
 
 /// The most that all JSON documents of one archive may take, in bytes.
 const MAX_DOCUMENTS_BYTES: usize = 16 << 20;
@@ -32,17 +31,6 @@ pub struct Loaded {
     pub names: Vec<Reference>,
     /// Whether the archive held a delta to an image that was here already.
     pub target_was_here: bool,
-}
-
-/// An entry of `manifest.json` (Docker image spec v1.2, "Combined Image JSON + Filesystem Changeset Format").
-#[derive(Deserialize)]
-struct ArchiveImage {
-    #[serde(rename = "Config")]
-    config: String,
-    #[serde(rename = "RepoTags")]
-    repo_tags: Option<Vec<String>>,
-    #[serde(rename = "Layers")]
-    layers: Vec<String>,
 }
 
 /// What was read of the archive so far.

@@ -5,26 +5,15 @@
 
 use std::io::Write;
 
-use miniserde::Serialize;
-
 use super::Engine;
 use crate::delta::ReadAt;
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::json;
 use crate::layer::archive;
+use crate::oci::archive::ArchiveImage;
 use crate::reference::Reference;
 use crate::store::Image;
-
-#[derive(Serialize)]
-struct ArchiveImage {
-    #[serde(rename = "Config")]
-    config: String,
-    #[serde(rename = "RepoTags")]
-    repo_tags: Option<Vec<String>>,
-    #[serde(rename = "Layers")]
-    layers: Vec<String>,
-}
 
 impl Engine {
     /// Writes the images that `names` mean, each with the tag it was asked by; without a name if asked by ID, as docker.

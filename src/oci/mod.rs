@@ -1,6 +1,7 @@
 //! The documents of the OCI image spec and of Docker's schema 2: descriptors, manifests, indexes, image configurations,
 //! platforms. Types and pure functions; nothing here does I/O or knows a registry, a store or a container.
 
+pub mod archive;
 pub mod config;
 pub mod manifest;
 pub mod platform;
