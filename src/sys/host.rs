@@ -40,11 +40,20 @@ pub fn memory_bytes() -> u64 {
 /// 32 random bytes from the kernel (getrandom(2)), good enough for identifiers and keys.
 pub fn random() -> io::Result<[u8; 32]> {
     let mut bytes = [0; 32];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        filled += getrandom(&mut bytes[filled..], GetRandomFlags::empty())?;
-    }
+    fill_random(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Fills `bytes` with random ones from the kernel (getrandom(2)); waits, once in a boot, until it has enough to make them.
+pub fn fill_random(mut bytes: &mut [u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match getrandom(&mut *bytes, GetRandomFlags::empty()) {
+            Ok(count) => bytes = bytes.get_mut(count..).unwrap_or_default(),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Whether `/` is kept in memory, as the kernel's initial rootfs is: pivot_root(2) may then be refused.

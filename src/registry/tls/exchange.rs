@@ -1,11 +1,13 @@
 //! Key exchange: X25519 (RFC 7748), P-256 and P-384 (RFC 8422, RFC 8446 section 4.2.8).
 
-use getrandom::SysRng;
 use p256::elliptic_curve::Generate;
 use p256::elliptic_curve::sec1::ToSec1Point;
 use rustls::crypto::{ActiveKeyExchange, SharedSecret, SupportedKxGroup};
 use rustls::{Error, NamedGroup, PeerMisbehaved};
 use x25519_dalek::{PublicKey, StaticSecret, X25519_BASEPOINT_BYTES, x25519};
+
+use super::random::KernelRandom;
+use crate::sys::host;
 
 /// The groups offered, the preferred first; a key share is sent for that one.
 pub(super) const GROUPS: &[&dyn SupportedKxGroup] = &[&Group::X25519, &Group::P256, &Group::P384];
@@ -33,11 +35,11 @@ struct Exchange {
 impl SupportedKxGroup for Group {
     fn start(&self) -> Result<Box<dyn ActiveKeyExchange>, Error> {
         let failed = |_| Error::FailedToGetRandomBytes;
-        let mut random = SysRng;
+        let mut random = KernelRandom;
         let (secret, public_key) = match self {
             Group::X25519 => {
                 let mut bytes = [0; 32];
-                getrandom::fill(&mut bytes).map_err(failed)?;
+                host::fill_random(&mut bytes).map_err(failed)?;
                 // Not `PublicKey::from`: its way over Edwards points costs 28 KB.
                 let public_key = x25519(bytes, X25519_BASEPOINT_BYTES).to_vec();
                 (Secret::X25519(StaticSecret::from(bytes)), public_key)

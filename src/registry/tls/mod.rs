@@ -7,6 +7,7 @@
 mod cipher;
 mod exchange;
 mod hash;
+mod random;
 mod suites;
 mod verify;
 
@@ -15,6 +16,8 @@ use std::sync::Arc;
 use rustls::crypto::{CryptoProvider, GetRandomFailed, KeyProvider, SecureRandom};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::sign::SigningKey;
+
+use crate::sys::host;
 
 /// Everything that rustls computes with.
 pub(super) fn provider() -> Arc<CryptoProvider> {
@@ -43,7 +46,7 @@ struct System;
 
 impl SecureRandom for System {
     fn fill(&self, bytes: &mut [u8]) -> Result<(), GetRandomFailed> {
-        getrandom::fill(bytes).map_err(|_| GetRandomFailed)
+        host::fill_random(bytes).map_err(|_| GetRandomFailed)
     }
 }
 
