@@ -55,7 +55,7 @@ impl Engine {
         self.store.collect(&[])?;
         let work = self.store.work()?;
         let mut committed = Committed(Vec::new());
-        let image = self.pull_layers(&client, reference, &resolved, &mut committed, report);
+        let image = self.pull_image(&client, reference, &resolved, &mut committed, report);
         drop(work);
         let image = self.keep_or_take_back(image, &committed)?;
         let pulled = self.name_pulled(reference, resolved.digest, image)?;
@@ -91,7 +91,7 @@ impl Engine {
         Ok(Pulled { image, digest, is_new: before != Some(image) })
     }
 
-    fn pull_layers(
+    fn pull_image(
         &self,
         client: &Client,
         reference: &Reference,
@@ -104,59 +104,45 @@ impl Engine {
         if self.store.has_image(&image_id) {
             return Ok(image_id);
         }
-        let config_bytes = client.small_blob(reference, &manifest.config)?;
-        let config = ImageConfig::parse(&config_bytes, &format!("configuration of {reference}"))?;
-        let delta = balena::find(&config)?;
-        if let Some(delta) = &delta
-            && self.store.has_image(&delta.target_id())
-        {
-            return Ok(delta.target_id());
-        }
-        let mut target = match &delta {
-            Some(delta) => Target::Delta(self.open_delta(delta, report)?),
-            None => Target::Layers,
-        };
-        let (config_bytes, diff_ids) = match &delta {
-            Some(delta) => (delta.target_config.as_bytes(), delta.target()?.diff_ids()?),
-            None => (config_bytes.as_slice(), config.diff_ids()?),
-        };
-        if manifest.layers.len() != diff_ids.len() {
-            let (layers, ids) = (manifest.layers.len(), diff_ids.len());
-            let message =
-                format!("manifest of {reference} has {layers} layers, its configuration {ids}");
-            return Err(Error::new(Kind::Corrupt, message));
-        }
-        for (descriptor, diff_id) in manifest.layers.iter().zip(&diff_ids) {
+        let wanted = Wanted::read(client.small_blob(reference, &manifest.config)?, reference)?;
+        wanted.check_layer_count(manifest.layers.len(), reference)?;
+        let mut basis = None;
+        for (descriptor, diff_id) in manifest.layers.iter().zip(&wanted.diff_ids) {
             let layer = descriptor.digest()?.short();
             if self.store.has_layer(diff_id) {
                 report(Event::LayerExists { layer });
                 continue;
             }
+            if let (Some(delta), None) = (&wanted.delta, &basis) {
+                basis = Some(self.open_delta(delta, report)?);
+            }
             report(Event::LayerStarted { layer: layer.clone() });
-            self.pull_layer(client, reference, descriptor, diff_id, &mut target)?;
+            self.pull_layer(client, reference, descriptor, diff_id, basis.as_mut())?;
             committed.0.push(*diff_id);
             report(Event::LayerDone { layer });
         }
-        let manifest_bytes = delta.is_none().then_some(resolved.manifest_bytes.as_slice());
-        self.store.commit_image(config_bytes, manifest_bytes)
+        // A delta's manifest says nothing of where the target's layers are.
+        let manifest_bytes = wanted.delta.is_none().then_some(resolved.manifest_bytes.as_slice());
+        self.store.commit_image(&wanted.config_bytes, manifest_bytes)
     }
 
+    /// Fetches and commits one layer: as it comes, or by patching the basis with it.
     fn pull_layer(
         &self,
         client: &Client,
         reference: &Reference,
         descriptor: &Descriptor,
         diff_id: &Digest,
-        target: &mut Target,
+        basis: Option<&mut Basis>,
     ) -> Result<()> {
         let digest = descriptor.digest()?;
         let blob = client.blob(reference, descriptor, 0)?;
         let mut tar = layer::open_compressed(Box::new(VerifyingReader::new(blob, digest)))?;
-        match target {
-            Target::Layers => {
+        match basis {
+            None => {
                 pipe::join(|out| pipe::copy(&mut tar, out), |tar| self.store_layer(tar, diff_id))
             }
-            Target::Delta(basis) => self.store_patched_layer(&mut tar, basis, diff_id),
+            Some(basis) => self.store_patched_layer(&mut tar, basis, diff_id),
         }
         .map_err(|e| {
             Error::new(e.kind(), format!("pull layer {digest} of {reference}")).caused_by(e)
@@ -210,10 +196,35 @@ impl Engine {
     }
 }
 
-/// How the bytes of a layer become its tar.
-enum Target {
-    Layers,
-    Delta(Basis),
+/// The image that a pull is to make: the one that was fetched, or the target of the delta that it is.
+struct Wanted {
+    config_bytes: Vec<u8>,
+    diff_ids: Vec<Digest>,
+    delta: Option<BalenaDelta>,
+}
+
+impl Wanted {
+    fn read(config_bytes: Vec<u8>, reference: &Reference) -> Result<Wanted> {
+        let config = ImageConfig::parse(&config_bytes, &format!("configuration of {reference}"))?;
+        match balena::find(&config)? {
+            None => Ok(Wanted { config_bytes, diff_ids: config.diff_ids()?, delta: None }),
+            Some(delta) => Ok(Wanted {
+                config_bytes: delta.target_config.clone().into_bytes(),
+                diff_ids: delta.target()?.diff_ids()?,
+                delta: Some(delta),
+            }),
+        }
+    }
+
+    fn check_layer_count(&self, found: usize, reference: &Reference) -> Result<()> {
+        let wanted = self.diff_ids.len();
+        if found == wanted {
+            return Ok(());
+        }
+        let message =
+            format!("manifest of {reference} has {found} layers, its configuration {wanted}");
+        Err(Error::new(Kind::Corrupt, message))
+    }
 }
 
 /// What the store keeps of an unpacked layer.
