@@ -47,7 +47,7 @@ pub enum Command {
 #[derive(FromArgs)]
 #[argh(subcommand, name = "pull")]
 pub struct Pull {
-    /// print only the digest
+    /// print only the full name
     #[argh(switch, short = 'q')]
     pub quiet: bool,
     /// platform to choose from an index, such as linux/arm/v7 (default: this machine's)

@@ -1,8 +1,9 @@
 //! Each command: a call of the engine, and what docker would print.
 
 use std::io::{Read, Write};
+use std::path::Path;
 
-use fs_err::File;
+use fs_err::{File, OpenOptions};
 
 use super::arguments::*;
 use super::{output, progress};
@@ -232,14 +233,29 @@ fn save(engine: &Engine, args: &Save) -> Result<()> {
         engine.save(&args.images, &mut out)?;
         return out.flush().context(|| "write standard output".into());
     };
-    let mut file = File::create(path).context(|| "save".into())?;
-    let saved = engine.save(&args.images, &mut file);
-    let synced = saved.and_then(|()| file.sync_all().context(|| "save".into()));
-    if synced.is_err() {
-        // Half an archive helps nobody; the first error is the one to tell.
-        let _ = fs_err::remove_file(path);
+    save_to(engine, args, Path::new(path))
+}
+
+/// Writes beside the file and renames at the end, so that an earlier archive stays until the new one is whole. What is no
+/// regular file (a pipe, /dev/null) is written to as it is.
+fn save_to(engine: &Engine, args: &Save, path: &Path) -> Result<()> {
+    let what = || "save".to_string();
+    if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+        let mut out = OpenOptions::new().write(true).open(path).context(what)?;
+        return engine.save(&args.images, &mut out);
     }
-    synced
+    let mut staged = path.as_os_str().to_owned();
+    staged.push(".new");
+    let mut file = File::create(&staged).context(what)?;
+    let saved = engine.save(&args.images, &mut file);
+    let published = saved
+        .and_then(|()| file.sync_all().context(what))
+        .and_then(|()| fs_err::rename(&staged, path).context(what));
+    if published.is_err() {
+        // Half an archive helps nobody; the first error is the one to tell.
+        let _ = fs_err::remove_file(&staged);
+    }
+    published
 }
 
 fn delta(engine: &Engine, args: &Delta) -> Result<()> {

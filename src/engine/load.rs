@@ -45,7 +45,7 @@ struct Contents {
 impl Engine {
     /// Loads every image of the archive. On success they survive a power cut.
     pub fn load(&self, archive: &mut dyn Read, report: Report) -> Result<Vec<Loaded>> {
-        self.store.collect(&[])?;
+        self.store.collect_or_warn(&[]);
         let work = self.store.work()?;
         let mut committed = Committed(Vec::new());
         let loaded = self.load_all(archive, &mut committed, report);
@@ -53,7 +53,7 @@ impl Engine {
         let loaded = loaded.map_err(|e| e.with_kind(Kind::Invalid));
         let loaded = self.keep_or_take_back(loaded, &committed)?;
         // Layers that no image has (those of deltas) go now; the others have an image that keeps them.
-        self.store.collect(&committed.0)?;
+        self.store.collect_or_warn(&committed.0);
         Ok(loaded)
     }
 

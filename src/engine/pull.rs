@@ -52,7 +52,7 @@ impl Engine {
             repository: reference.repository().to_string(),
         });
         let resolved = client.resolve(reference, platform)?;
-        self.store.collect(&[])?;
+        self.store.collect_or_warn(&[]);
         let work = self.store.work()?;
         let mut committed = Committed(Vec::new());
         let image = self.pull_image(&client, reference, &resolved, &mut committed, report);
@@ -75,9 +75,8 @@ impl Engine {
     ) -> Result<T> {
         if let Err(e) = &result
             && e.kind() != Kind::Unavailable
-            && let Err(second) = self.store.collect(&committed.0)
         {
-            log::warn!("{second}");
+            self.store.collect_or_warn(&committed.0);
         }
         result
     }

@@ -41,7 +41,7 @@ impl Engine {
         let mut removed: Vec<Removed> =
             leaving.iter().map(|reference| Removed::Untagged(reference.familiar())).collect();
         if and_image {
-            self.store.collect(&image.config.diff_ids()?)?;
+            self.store.collect_or_warn(&image.config.diff_ids()?);
             removed.push(Removed::Deleted(image.id));
         }
         Ok(removed)

@@ -48,7 +48,7 @@ impl Engine {
     pub fn run(&self, options: &RunOptions, report: Report) -> Result<i32> {
         let image = self.find_or_pull(options, report)?;
         let record = container_record(options, &image)?;
-        // Shared until the container is gone from our hands, so that no layer is collected under it.
+        // Until the container is recorded, no layer may be collected; from then on its record keeps its image.
         let work = self.store.work()?;
         let NewContainer { mut container, running } = self.store.create_container(record)?;
         drop(work);
@@ -95,11 +95,18 @@ impl Engine {
             started: Some(time::now()),
             ..Default::default()
         };
-        self.store.set_state(container, state.clone())?;
+        self.set_state_or_warn(container, state.clone());
         let exit_code = i32::from(running.wait()?);
         let finished = Some(time::now());
-        self.store.set_state(container, ContainerState { pid: 0, finished, exit_code, ..state })?;
+        self.set_state_or_warn(container, ContainerState { pid: 0, finished, exit_code, ..state });
         Ok(exit_code)
+    }
+
+    /// A container that fills the disk still runs, and its exit code is still the answer.
+    fn set_state_or_warn(&self, container: &mut Container, state: ContainerState) {
+        if let Err(e) = self.store.set_state(container, state) {
+            log::warn!("{e}");
+        }
     }
 
     fn start(&self, container: &Container) -> Result<Running> {

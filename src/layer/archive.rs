@@ -1,11 +1,15 @@
 //! Archives of named files (`docker save`): read from front to end, written from front to end.
 
+use std::cell::Cell;
 use std::io::{Read, Write};
 
 use crate::error::{Context, Error, Kind, Result};
 
 /// The most members accepted in one archive; an image has at most 500 layers, each with a few files.
 const MAX_MEMBERS: usize = 100_000;
+
+/// The most that may lie between the contents of two members: headers, long names, padding, in bytes.
+const MAX_HEADER_BYTES: u64 = 1 << 20;
 
 /// A file or link of an archive.
 #[derive(Debug)]
@@ -22,7 +26,8 @@ pub fn read(
     take: &mut dyn FnMut(&Member, &mut dyn Read) -> Result<()>,
 ) -> Result<()> {
     let what = || "read the archive".to_string();
-    let mut tar = tar::Archive::new(archive);
+    let headers_left = Cell::new(MAX_HEADER_BYTES);
+    let mut tar = tar::Archive::new(Budgeted { archive, left: &headers_left });
     for (index, entry) in tar.entries().context(what)?.enumerate() {
         if index == MAX_MEMBERS {
             let message = format!("read the archive: more than {MAX_MEMBERS} members");
@@ -38,11 +43,35 @@ pub fn read(
             }
             _ => None,
         };
+        headers_left.set(u64::MAX);
         if kind.is_file() || link.is_some() {
             take(&Member { path, link }, &mut entry)?;
         }
+        // Read to its end here, where no limit holds.
+        std::io::copy(&mut entry, &mut std::io::sink()).context(what)?;
+        headers_left.set(MAX_HEADER_BYTES);
     }
     Ok(())
+}
+
+/// Lets the tar crate read so much between two members: it keeps long names in memory, however long.
+struct Budgeted<'a> {
+    archive: &'a mut dyn Read,
+    left: &'a Cell<u64>,
+}
+
+impl Read for Budgeted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.archive.read(buffer)?;
+        match self.left.get().checked_sub(count as u64) {
+            Some(left) => self.left.set(left),
+            None => {
+                let message = format!("the header of a member exceeds {MAX_HEADER_BYTES} bytes");
+                return Err(Error::new(Kind::Invalid, message).into());
+            }
+        }
+        Ok(count)
+    }
 }
 
 /// Writes an archive whose bytes depend on nothing but what is appended.
@@ -80,5 +109,37 @@ impl<'a> Writer<'a> {
     /// Writes the end of the archive.
     pub fn finish(mut self) -> Result<()> {
         self.0.finish().context(|| "write the archive".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gives_members_and_refuses_endless_names() {
+        let mut bytes = Vec::new();
+        let mut writer = Writer::new(&mut bytes);
+        writer.append("a/b", 3, &mut &b"abc"[..]).unwrap();
+        writer.append(&"n".repeat(300), 0, &mut &b""[..]).unwrap();
+        writer.finish().unwrap();
+        let mut seen = Vec::new();
+        read(&mut &bytes[..], &mut |member, content| {
+            let mut text = String::new();
+            content.read_to_string(&mut text).unwrap();
+            seen.push((member.path.len(), text));
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(seen, [(3, "abc".to_string()), (300, String::new())]);
+
+        let mut header = tar::Header::new_gnu();
+        header.set_path("././@LongLink").unwrap();
+        header.set_entry_type(tar::EntryType::GNULongName);
+        header.set_size(1 << 32);
+        header.set_cksum();
+        let mut endless = header.as_bytes().chain(std::io::repeat(b'n'));
+        let error = read(&mut endless, &mut |_, _| Ok(())).unwrap_err();
+        assert!(error.to_string().contains("exceeds 1048576 bytes"), "{error}");
     }
 }

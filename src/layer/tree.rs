@@ -218,7 +218,12 @@ impl<'a> Tree<'a> {
             None => node::make_character_device(dir, name, 0, 0),
             // A whiteout is about the layers below (OCI image spec, layer.md, "Whiteouts"): what this layer has stays, and
             // hides them; a directory only if it is opaque.
-            Some(NodeKind::Directory) => set_opaque(open_directory_at(dir, name)?.as_fd()),
+            Some(NodeKind::Directory) => {
+                let hidden = open_directory_at(dir, name)?;
+                set_opaque(hidden.as_fd())?;
+                // It may have been left, and synced, before.
+                sync_directory(hidden.as_fd())
+            }
             Some(_) => Ok(()),
         }
     }

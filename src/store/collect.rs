@@ -4,7 +4,7 @@
 //! it takes for a reason to stop, never for a reason to remove: one damaged image record costs no layer.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::{Store, list, publish_rename, remove_tree};
 use crate::digest::Digest;
@@ -15,7 +15,17 @@ use crate::sys::lock::Mode;
 /// How long a layer that no image has is kept for a pull that may come back to it.
 const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// A clock that shows less than this, the first of January 2026, has not been set.
+const UNSET_CLOCK: Duration = Duration::from_secs(1_767_225_600);
+
 impl Store {
+    /// `collect` for callers whose own work is done, or not begun: what it meets is a warning.
+    pub fn collect_or_warn(&self, candidates: &[Digest]) {
+        if let Err(e) = self.collect(candidates) {
+            log::warn!("{e}");
+        }
+    }
+
     /// Removes the layers that no image has and that are among `candidates` or a day old, and all stages, if nobody is at
     /// work.
     pub fn collect(&self, candidates: &[Digest]) -> Result<()> {
@@ -52,12 +62,27 @@ impl Store {
         Ok(Some(used))
     }
 
-    /// A clock that went back makes a layer look new, which is the safe side.
+    /// A clock that went back, or was not set yet when the layer came, makes it look new: the safe side.
     fn is_abandoned(&self, diff_id: &Digest) -> bool {
         let record = std::fs::metadata(self.layer_path(diff_id).join("layer.json"));
-        let age =
-            record.and_then(|metadata| metadata.modified()).ok().and_then(|at| at.elapsed().ok());
-        age.is_some_and(|age| age > ABANDONED_AFTER)
+        let Some(at) = record.and_then(|metadata| metadata.modified()).ok() else { return false };
+        let clock_was_set = at > UNIX_EPOCH + UNSET_CLOCK;
+        clock_was_set && at.elapsed().is_ok_and(|age| age > ABANDONED_AFTER)
+    }
+
+    /// Moves what is damaged out of the way of its successor, under `quarantine/`; nothing if nothing is there. The
+    /// caller holds the publish lock.
+    pub(super) fn set_aside(&self, path: &Path) -> Result<()> {
+        let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|_| path.exists())
+        else {
+            return Ok(());
+        };
+        let directory = self.path("quarantine");
+        fs_err::create_dir_all(&directory).context(|| "set aside what is damaged".into())?;
+        let random = host::random().context(|| "make a name".into())?;
+        let place = directory.join(format!("{name}-{}", Digest::of(&random).short()));
+        log::warn!("{} is damaged and now {}", path.display(), place.display());
+        publish_rename(path, &place)
     }
 
     /// Removes a published directory: first from its place, in one step, then its contents.
@@ -76,27 +101,9 @@ impl Store {
 mod tests {
     use std::fs;
 
+    use super::super::testing::{clean_up, store_with_an_image};
     use super::*;
     use crate::store::LayerRecord;
-
-    /// A store with one image of one empty layer; gives the image's ID and the layer's.
-    fn store_with_an_image(name: &str) -> (Store, Digest, Digest) {
-        let root =
-            std::env::temp_dir().join(format!("vaquita-collect-{}-{name}", std::process::id()));
-        let store = Store::open(&root.join("data"), &root.join("run")).unwrap();
-        let _work = store.work().unwrap();
-        let diff_id = Digest::of(b"layer");
-        let record = LayerRecord { version: 0, tar_bytes: 0, file_bytes: 0, file_count: 0 };
-        store.commit_layer(store.stage().unwrap(), &diff_id, record.clone()).unwrap();
-        store.commit_layer(store.stage().unwrap(), &Digest::of(b"other"), record).unwrap();
-        let config = format!(r#"{{"rootfs":{{"type":"layers","diff_ids":["{diff_id}"]}}}}"#);
-        let image = store.commit_image(config.as_bytes(), None).unwrap();
-        (store, image, diff_id)
-    }
-
-    fn clean_up(store: &Store) {
-        fs::remove_dir_all(store.data_root().parent().unwrap()).unwrap();
-    }
 
     #[test]
     fn removes_only_what_no_image_has() {
@@ -127,6 +134,22 @@ mod tests {
         store.collect(&[Digest::of(b"other")]).unwrap();
         assert!(store.has_layer(&Digest::of(b"other")));
         drop(work);
+        clean_up(&store);
+    }
+
+    #[test]
+    fn a_damaged_image_and_layer_make_place_and_are_kept() {
+        let (store, image, layer) = store_with_an_image("replaced");
+        let config = store.image(&image).unwrap().config_bytes;
+        fs::write(store.path("images").join(image.hex()).join("config.json"), "torn").unwrap();
+        fs::write(store.layer_path(&layer).join("layer.json"), "").unwrap();
+        assert!(!store.has_image(&image) && !store.has_layer(&layer));
+        let _work = store.work().unwrap();
+        let record = LayerRecord { version: 0, tar_bytes: 0, file_bytes: 0, file_count: 0 };
+        store.commit_layer(store.stage().unwrap(), &layer, record).unwrap();
+        assert_eq!(store.commit_image(&config, None).unwrap(), image);
+        assert!(store.has_image(&image) && store.has_layer(&layer));
+        assert_eq!(list(&store.path("quarantine")).unwrap().len(), 2);
         clean_up(&store);
     }
 }

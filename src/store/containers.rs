@@ -127,6 +127,7 @@ impl Store {
 
         let _publish = self.publish()?;
         self.image(&Digest::parse(&new.image)?)?;
+        self.remove_orphans()?;
         self.refuse_taken_name(&new.name)?;
         let Some(running) = self.container_lock(&new.id, Mode::TryExclusive)? else {
             return Err(Error::new(Kind::Internal, "a fresh container is locked"));
@@ -135,6 +136,17 @@ impl Store {
         stage.publish(&directory)?;
         let container = Container { record: new, state, status: Status::Created, directory };
         Ok(NewContainer { container, running })
+    }
+
+    /// Removes `--rm` containers whose runner died before it could: a power cut must not keep their names taken. The
+    /// caller holds the publish lock.
+    fn remove_orphans(&self) -> Result<()> {
+        for container in self.containers()?.iter().filter(|c| c.record.auto_remove) {
+            if let Some(_lock) = self.container_lock(&container.record.id, Mode::TryExclusive)? {
+                self.take_away(&container.directory)?;
+            }
+        }
+        Ok(())
     }
 
     fn refuse_taken_name(&self, name: &str) -> Result<()> {
@@ -185,8 +197,9 @@ impl Store {
             record::read(&directory.join("state.json"))?.ok_or_else(|| missing("state.json"))?;
         let runner_lives = self.container_lock(&record.id, Mode::TryShared)?.is_none();
         let status = match (&state.started, &state.finished) {
+            // From its creation on: nobody may take it away while it is being started.
+            (_, None) if runner_lives => Status::Running,
             (None, _) => Status::Created,
-            (Some(_), None) if runner_lives => Status::Running,
             (Some(_), None) => {
                 state.exit_code = LOST_EXIT_CODE;
                 Status::Exited
@@ -236,5 +249,41 @@ impl Store {
     /// Waits until the container's runner has ended.
     pub fn wait_for_runner(&self, container: &Container) -> Result<()> {
         self.container_lock(&container.record.id, Mode::Exclusive).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{clean_up, store_with_an_image};
+    use super::*;
+
+    fn create(store: &Store, image: &Digest, auto_remove: bool) -> Result<NewContainer> {
+        let (image, name) = (image.to_string(), "app".to_string());
+        let _work = store.work().unwrap();
+        store.create_container(ContainerRecord { image, name, auto_remove, ..Default::default() })
+    }
+
+    #[test]
+    fn a_name_is_free_again_when_the_runner_of_a_removable_container_died() {
+        let (store, image, _) = store_with_an_image("orphan");
+        let first = create(&store, &image, true).unwrap();
+        assert_eq!(create(&store, &image, true).err().unwrap().kind(), Kind::Conflict);
+        drop(first);
+        let second = create(&store, &image, false).unwrap();
+        assert_eq!(store.containers().unwrap().len(), 1);
+        drop(second);
+        assert_eq!(create(&store, &image, false).err().unwrap().kind(), Kind::Conflict);
+        clean_up(&store);
+    }
+
+    #[test]
+    fn a_container_that_is_being_started_counts_as_running() {
+        let (store, image, _) = store_with_an_image("starting");
+        let new = create(&store, &image, false).unwrap();
+        assert_eq!(store.find_container("app").unwrap().status, Status::Running);
+        assert_eq!(store.remove_image(&image, &[], true).unwrap_err().kind(), Kind::Conflict);
+        drop(new);
+        assert_eq!(store.find_container("app").unwrap().status, Status::Created);
+        clean_up(&store);
     }
 }

@@ -42,9 +42,9 @@ impl Store {
         Ok(Image { id: *id, config, config_bytes })
     }
 
-    /// Whether an image with this ID is here.
+    /// Whether an image with this ID is here, undamaged.
     pub fn has_image(&self, id: &Digest) -> bool {
-        self.path("images").join(id.hex()).join("config.json").exists()
+        self.image(id).is_ok()
     }
 
     /// All images, by ID. A damaged one is reported and left where it is.
@@ -111,7 +111,9 @@ impl Store {
         }
         let _publish = self.publish()?;
         if !self.has_image(&id) {
-            stage.publish(&self.path("images").join(id.hex()))?;
+            let place = self.path("images").join(id.hex());
+            self.set_aside(&place)?;
+            stage.publish(&place)?;
         }
         Ok(id)
     }
@@ -133,13 +135,33 @@ impl Store {
         and_image: bool,
     ) -> Result<()> {
         let _publish = self.publish()?;
+        if and_image {
+            self.refuse_if_wanted(id, references)?;
+        }
         for reference in references {
-            self.remove_reference(reference)?;
+            self.remove_reference(reference, id)?;
         }
         if and_image {
             self.take_away(&self.path("images").join(id.hex()))?;
         }
         Ok(())
+    }
+}
+
+impl Store {
+    /// What the caller looked at before it took the lock may have changed: a container or a name that came meanwhile
+    /// keeps the image.
+    fn refuse_if_wanted(&self, id: &Digest, leaving: &[Reference]) -> Result<()> {
+        let text = id.to_string();
+        let container = self.containers()?.into_iter().find(|c| c.record.image == text);
+        let name = self.references_of(id)?.into_iter().find(|name| !leaving.contains(name));
+        let user = match (container, name) {
+            (Some(container), _) => format!("container {}", container.record.name),
+            (None, Some(name)) => format!("the name {}", name.familiar()),
+            (None, None) => return Ok(()),
+        };
+        let message = format!("conflict: unable to remove image {}: {user} uses it", id.short());
+        Err(Error::new(Kind::Conflict, message))
     }
 }
 

@@ -85,7 +85,7 @@ impl Store {
 
     /// Whether a layer is here, whole.
     pub fn has_layer(&self, diff_id: &Digest) -> bool {
-        self.layer_path(diff_id).join("layer.json").exists()
+        self.layer(diff_id).is_ok()
     }
 
     /// The record of a layer that is here.
@@ -110,6 +110,7 @@ impl Store {
         if self.has_layer(diff_id) {
             return Ok(());
         }
+        self.set_aside(&self.layer_path(diff_id))?;
         stage.publish(&self.layer_path(diff_id))
     }
 }

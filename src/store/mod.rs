@@ -7,6 +7,7 @@
 //!           references/<sha256 of name> one record for each tag and each repository digest
 //!           containers/<id>/            container.json, state.json, diff/, work/, rootfs/, etc/
 //!           stages/<name>/              what is being made or taken away; never read, collected when nobody works
+//!           quarantine/<name>           what was damaged and had to make place; kept for whoever wants to look
 //! RUN_ROOT/lock/                        files for flock; a crash or a reboot releases them
 //! ```
 //!
@@ -24,6 +25,8 @@ mod images;
 mod layers;
 mod record;
 mod references;
+#[cfg(test)]
+mod testing;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -39,7 +42,8 @@ use crate::sys::{file, remove};
 
 /// The layout that this engine reads and writes.
 const VERSION: &str = "vaquita-store 1\n";
-const DIRECTORIES: [&str; 5] = ["layers", "images", "references", "containers", "stages"];
+const DIRECTORIES: [&str; 6] =
+    ["layers", "images", "references", "containers", "stages", "quarantine"];
 
 /// The store under one data root.
 pub struct Store {
@@ -87,15 +91,18 @@ impl Store {
 
     /// Makes the directories and the version file where they are missing.
     fn create(&self) -> Result<()> {
+        if self.path("version").exists() {
+            return Ok(());
+        }
+        let _publish = self.publish()?;
         for name in DIRECTORIES {
             let path = self.path(name);
             fs_err::create_dir_all(&path).context(|| "create the store".into())?;
         }
         if !self.path("version").exists() {
-            restrict(&self.data_root)?;
-            if let Some(parent) = self.data_root.parent() {
-                sync_directory(parent)?;
-            }
+            restrict(&self.data_root, 0o710)?;
+            // Those above may be new as well.
+            self.data_root.ancestors().skip(1).try_for_each(sync_directory)?;
             let root = open_directory(&self.data_root)?;
             file::replace(root_fd(&root), "version", VERSION.as_bytes())
                 .context(|| format!("write {}", self.path("version").display()))?;
@@ -118,7 +125,11 @@ impl Store {
 
     fn lock(&self, name: &str, mode: Mode) -> Result<Option<Lock>> {
         let directory = self.run_root.join("lock");
-        fs_err::create_dir_all(&directory).context(|| "take a lock".into())?;
+        if !directory.exists() {
+            fs_err::create_dir_all(&directory).context(|| "take a lock".into())?;
+            // Whoever can open a lock can hold it.
+            restrict(&directory, 0o700)?;
+        }
         let path = directory.join(name);
         let file = File::options()
             .create(true)
@@ -131,10 +142,10 @@ impl Store {
     }
 }
 
-/// Images hold set-user-ID files of other systems: nobody but root may reach them.
-fn restrict(directory: &Path) -> Result<()> {
+/// Images hold set-user-ID files of other systems: nobody but root may reach them, nor our locks.
+fn restrict(directory: &Path, mode: u32) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
-    let mode = std::fs::Permissions::from_mode(0o710);
+    let mode = std::fs::Permissions::from_mode(mode);
     fs_err::set_permissions(directory, mode).context(|| "create the store".into())
 }
 

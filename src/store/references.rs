@@ -44,6 +44,10 @@ impl Store {
         let directory = self.path("references");
         let mut records: Vec<ReferenceRecord> = Vec::new();
         for name in list(&directory)? {
+            // A record is named by a digest; what a crash left of one that was being replaced is not.
+            if Digest::from_hex(&name).is_none() {
+                continue;
+            }
             match record::read(&directory.join(name)) {
                 Ok(found) => records.extend(found),
                 Err(e) => log::warn!("{e}"),
@@ -57,7 +61,9 @@ impl Store {
     pub fn references_of(&self, image: &Digest) -> Result<Vec<Reference>> {
         let id = image.to_string();
         let records = self.references()?;
-        records.iter().filter(|r| r.image == id).map(ReferenceRecord::reference).collect()
+        let names = records.iter().filter(|record| record.image == id);
+        // What does not parse was damaged, or accepted by another engine; it names nothing that a user could type.
+        Ok(names.filter_map(|record| record.reference().ok()).collect())
     }
 
     /// Lets `reference` stand for `image` from now on. The image must be here.
@@ -72,11 +78,43 @@ impl Store {
         record::write(&self.path("references"), &file_name(reference), &new)
     }
 
-    /// Removes a reference; the image stays.
-    pub(super) fn remove_reference(&self, reference: &Reference) -> Result<()> {
+    /// Removes a reference, unless it stands for another image by now; the image stays.
+    pub(super) fn remove_reference(&self, reference: &Reference, image: &Digest) -> Result<()> {
+        if self.resolve(reference)? != Some(*image) {
+            return Ok(());
+        }
         let directory = self.path("references");
         let path = directory.join(file_name(reference));
         fs_err::remove_file(&path).context(|| format!("remove reference {reference}"))?;
         sync_directory(&directory)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{clean_up, store_with_an_image};
+    use super::*;
+
+    #[test]
+    fn what_a_crash_left_of_a_record_is_no_record() {
+        let (store, image, _) = store_with_an_image("ghost");
+        let name = Reference::parse("app:1").unwrap();
+        store.set_reference(&name, &image).unwrap();
+        let directory = store.path("references");
+        let record = directory.join(file_name(&name));
+        std::fs::rename(&record, directory.join(format!(".{}.new", file_name(&name)))).unwrap();
+        assert!(store.references().unwrap().is_empty());
+        assert_eq!(store.resolve(&name).unwrap(), None);
+        clean_up(&store);
+    }
+
+    #[test]
+    fn a_name_that_moved_on_is_not_removed() {
+        let (store, image, _) = store_with_an_image("moved");
+        let name = Reference::parse("app:1").unwrap();
+        store.set_reference(&name, &image).unwrap();
+        store.remove_reference(&name, &Digest::of(b"another image")).unwrap();
+        assert_eq!(store.resolve(&name).unwrap(), Some(image));
+        clean_up(&store);
     }
 }

@@ -24,7 +24,10 @@ pub fn remove_tree(dir: BorrowedFd, name: &[u8]) -> io::Result<()> {
         Err(Errno::ISDIR | Errno::PERM) => {}
         Err(error) => return Err(error.into()),
     }
-    let top = open_directory_at(dir, name)?;
+    let top = match open_directory_at(dir, name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
     let mut removal = Removal { top: top.as_fd(), first_error: None, moved: 0 };
     // What was moved up while the directory was read may not have been seen: read again as long as something is moved.
     loop {
@@ -35,7 +38,11 @@ pub fn remove_tree(dir: BorrowedFd, name: &[u8]) -> io::Result<()> {
         }
     }
     match removal.first_error {
-        None => Ok(fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?),
+        None => match fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
+            // Two that remove the same tree both succeed.
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        },
         Some(error) => Err(error.into()),
     }
 }
