@@ -12,6 +12,8 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 fixtures=$root/tests/fixtures
 bench=$root/tests/bench
 . "$bench/engines.sh"
+# A plain su leaves the tools of root out of PATH.
+. "$root/targets/env"
 
 say() {
     printf '\n== %s\n' "$*"
@@ -32,6 +34,8 @@ work=$(mktemp -d "${VAQUITA_DEMO_DIR:-/var/tmp}/vaquita-demo.XXXXXX")
 log=$work/registry/log
 results=$work/results
 cleanup() {
+    # Whatever fails, the rest is still to be cleaned up.
+    set +e
     engine_stop
     "$fixtures/registry" stop "$work/registry" 2>/dev/null || true
     # Containers and mounts are gone with their file systems; what is mounted still is not removed.

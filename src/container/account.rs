@@ -193,7 +193,8 @@ impl Account {
 }
 
 fn number(field: &[u8]) -> Option<u32> {
-    std::str::from_utf8(field).ok()?.parse().ok()
+    // Beyond it lies what setresuid(2) takes for "leave as it is".
+    std::str::from_utf8(field).ok()?.parse().ok().filter(|&id| id <= MAX_ID)
 }
 
 fn matches(wanted: &Wanted, name: &[u8], id: u32) -> bool {
@@ -243,6 +244,12 @@ mod tests {
         ] {
             assert_eq!(look_up(text), expected, "user {text:?}");
         }
+    }
+
+    #[test]
+    fn reads_no_id_that_means_no_change() {
+        assert_eq!(number(b"2147483647"), Some(MAX_ID));
+        assert_eq!(number(b"4294967295"), None);
     }
 
     #[test]

@@ -92,7 +92,7 @@ impl Child<'_> {
             Step::Bind { source, target, restriction } => {
                 self.bind(*source, target, *restriction)?
             }
-            Step::LeaveHost(mounts) => self.leave_host(mounts)?,
+            Step::LeaveHost { mounts, is_initial } => self.leave_host(mounts, *is_initial)?,
             Step::Mask(path) => mask(path)?,
             Step::MakeReadOnly(path) => make_read_only(path)?,
             Step::ForbidDevices(path) => {
@@ -205,7 +205,7 @@ impl Child<'_> {
     }
 
     /// From pivot_root to the end no path is resolved but `.` and `/`.
-    fn leave_host(&mut self, mounts: &[CString]) -> Result<(), Errno> {
+    fn leave_host(&mut self, mounts: &[CString], is_initial: bool) -> Result<(), Errno> {
         self.prepared.sources.clear();
         let host = self.host_root.take().ok_or(Errno::BADF)?;
         let root = self.root.as_ref().ok_or(Errno::BADF)?;
@@ -213,8 +213,7 @@ impl Child<'_> {
         mount::change_root_to_working_directory()?;
         process::change_directory_to(root)?;
         match mount::pivot_to_working_directory() {
-            // The root is the kernel's initial rootfs.
-            Err(Errno::INVAL) => {
+            Err(Errno::INVAL) if is_initial => {
                 mount::move_working_directory_to_root()?;
                 process::change_directory_to(&host)?;
                 // The last mounted lies on top. One that stays is hidden, and only keeps its device busy.

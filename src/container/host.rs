@@ -13,8 +13,9 @@ pub struct Host {
     pub is_root: bool,
     /// The device nodes below /dev, for privileged containers.
     pub devices: Vec<(CString, Device)>,
-    /// The mount points other than `/`, without their first slash, if the root is the kernel's initial rootfs, which
-    /// cannot be pivoted away; else none.
+    /// Whether the root is the kernel's initial rootfs, which cannot be pivoted away.
+    pub is_initial: bool,
+    /// The mount points other than `/`, without their first slash, if the root is the initial one; else none.
     pub initial_mounts: Vec<CString>,
 }
 
@@ -29,6 +30,7 @@ impl Host {
         Host {
             is_root: sys::host::is_root(),
             devices: if privileged { devices() } else { Vec::new() },
+            is_initial: initial,
             initial_mounts: if initial { mount_points() } else { Vec::new() },
         }
     }

@@ -50,7 +50,8 @@ pub fn plan(spec: &Spec, host: &Host) -> Result<Plan> {
     steps.push(Step::SetUmask(0o022));
     steps.extend(after);
     root::terminal_steps(spec, &mut steps);
-    steps.push(Step::LeaveHost(root::left_mounts(spec, host)?));
+    let mounts = root::left_mounts(spec, host)?;
+    steps.push(Step::LeaveHost { mounts, is_initial: host.is_initial });
     root::masking_steps(spec, &mut steps);
     identity_steps(spec, &mut steps)?;
     process_steps(spec, &mut steps)?;
@@ -136,7 +137,7 @@ mod tests {
     fn host() -> Host {
         let device = Device { block: true, major: 179, minor: 0, mode: 0o660, uid: 0, gid: 6 };
         let devices = vec![(c"/dev/mmcblk0".into(), device), (c"/dev/null".into(), device)];
-        Host { is_root: true, devices, initial_mounts: Vec::new() }
+        Host { is_root: true, devices, ..Host::default() }
     }
 
     fn describe(change: impl FnOnce(&mut Spec)) -> Vec<String> {

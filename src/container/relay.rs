@@ -101,8 +101,9 @@ impl Running {
                 (SIGCHLD, _) => ended = collect(self.pid)?,
                 (SIGWINCH, Some(master)) => resize(master),
                 (SIGWINCH, None) => {}
-                // It may have ended this instant.
-                (signal, _) => drop(process::kill(self.pid, signal)),
+                // It may have ended this instant; once it is collected its number may be another's.
+                (signal, _) if ended.is_none() => drop(process::kill(self.pid, signal)),
+                _ => {}
             }
         }
         Ok(ended)

@@ -63,9 +63,14 @@ pub enum Step {
         /// What is not allowed there.
         restriction: Restriction,
     },
-    /// Make the container's root that of its mount namespace and let go of the host's root and of the mounts that the container does not see. The names are the host's other
-    /// mount points relative to its root, for a root that cannot be pivoted away.
-    LeaveHost(Vec<CString>),
+    /// Make the container's root that of its mount namespace and let go of the host's.
+    LeaveHost {
+        /// The host's other mount points relative to its root, for a root that cannot be pivoted away.
+        mounts: Vec<CString>,
+        /// Whether it is such a root. Any other that refuses (a chroot, a shared parent) must not be covered instead: it
+        /// would stay within reach.
+        is_initial: bool,
+    },
     /// Hide a file or directory of /proc or /sys; nothing if it is not there.
     Mask(&'static CStr),
     /// Forbid writing below a path, nothing if it is not there; for the root, to its own mount only.
@@ -152,7 +157,7 @@ impl fmt::Display for Step {
                     false => Ok(()),
                 }
             }
-            Step::LeaveHost(_) => f.write_str("detach the host's root"),
+            Step::LeaveHost { .. } => f.write_str("detach the host's root"),
             Step::Mask(path) => write!(f, "mask \"{}\"", show(path)),
             Step::MakeReadOnly(path) => write!(f, "make \"{}\" read-only", show(path)),
             Step::ForbidDevices(path) => write!(f, "forbid devices on \"{}\"", show(path)),

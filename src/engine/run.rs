@@ -1,5 +1,6 @@
 //! `run`: image and options -> container record -> container -> exit code, with no daemon: this process is the runner.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use fs_err as fs;
@@ -46,6 +47,9 @@ pub struct RunOptions {
 impl Engine {
     /// Runs a container to its end and gives its exit code; pulls the image if it is not here.
     pub fn run(&self, options: &RunOptions, report: Report) -> Result<i32> {
+        if options.tty && options.stdin && !std::io::stdin().is_terminal() {
+            return Err(Error::new(Kind::Invalid, "the input device is not a TTY"));
+        }
         let image = self.find_or_pull(options, report)?;
         let record = container_record(options, &image)?;
         // Until the container is recorded, no layer may be collected; from then on its record keeps its image.

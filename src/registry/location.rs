@@ -23,6 +23,8 @@ pub(super) enum Policy {
 
 /// The policy for `authority` (`host[:port]`); `insecure` lists what the user excepted, with or without port.
 pub(super) fn policy(authority: &str, insecure: &[String]) -> Policy {
+    // What a URL says of a user is no part of where it leads.
+    let authority = authority.rsplit('@').next().unwrap_or(authority);
     let host = host_of(authority);
     let excepted =
         |entry: &String| entry.eq_ignore_ascii_case(authority) || entry.eq_ignore_ascii_case(host);
@@ -120,6 +122,8 @@ mod tests {
             ("store:5000", Policy::Insecure),
             ("store:5001", Policy::Verified),
             ("registry-1.docker.io", Policy::Verified),
+            ("localhost:1@evil.example", Policy::Verified),
+            ("user@127.0.0.1:5000", Policy::Loopback),
         ] {
             assert_eq!(policy(authority, &insecure), expected, "{authority}");
         }

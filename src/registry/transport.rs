@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use ureq::config::Config;
@@ -59,10 +59,15 @@ impl Resolver for Lookup {
         let found = found.map_err(|cause| {
             other(Error::new(Kind::Unavailable, format!("look up host {host}")).caused_by(cause))
         })?;
-        for address in found {
+        // The name is trusted as loopback is; where no file says what it means, a name server must not.
+        let is_local = bare(host).eq_ignore_ascii_case("localhost");
+        for address in found.filter(|address| !is_local || address.ip().is_loopback()) {
             if addresses.len() < MAX_ADDRESSES {
                 addresses.push(address);
             }
+        }
+        if is_local && addresses.is_empty() {
+            addresses.push((Ipv4Addr::LOCALHOST, port).into());
         }
         Ok(addresses)
     }

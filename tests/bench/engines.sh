@@ -21,8 +21,12 @@ fresh_disk() {
     # Nothing left to initialize in the background, whose writes would count as the engine's.
     mkfs.ext4 -q -E lazy_itable_init=0,lazy_journal_init=0 "$work/disk.img"
     # Direct I/O, so that the disk has no second cache below it.
-    device=$(losetup -f --show --direct-io=on "$work/disk.img" 2>/dev/null || losetup -f --show "$work/disk.img")
-    mount "$device" "$disk"
+    device=$(losetup -f --show "$work/disk.img")
+    losetup --direct-io=on "$device" 2>/dev/null || true
+    mount "$device" "$disk" || {
+        losetup -d "$device"
+        return 1
+    }
     # It goes by itself when it is unmounted.
     losetup -d "$device"
 }
