@@ -161,9 +161,19 @@ pub fn die_with_parent() -> Result<(), Errno> {
     process::set_parent_process_death_signal(Some(Signal::KILL))
 }
 
-/// A session of its own, without a controlling terminal (setsid(2)).
+/// A session of its own, without a controlling terminal (setsid(2)) and with an empty keyring (keyctl(2),
+/// KEYCTL_JOIN_SESSION_KEYRING): the caller's may hold keys. A kernel or emulator without keyrings has none to leave.
 pub fn start_session() -> Result<(), Errno> {
-    process::setsid().map(|_| ())
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
+    process::setsid()?;
+    // SAFETY: the operation takes a name, and null for a keyring without one; it reads nothing else from memory.
+    let joined = unsafe {
+        libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<u8>())
+    };
+    match if joined < 0 { last_error() } else { return Ok(()) } {
+        Errno::NOSYS | Errno::PERM | Errno::OPNOTSUPP => Ok(()),
+        errno => Err(errno),
+    }
 }
 
 /// Sets the file mode creation mask.
