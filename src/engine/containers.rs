@@ -1,5 +1,7 @@
 //! What there is to say of containers, and their removal.
 
+use std::time::Duration;
+
 use super::Engine;
 use crate::error::{Context, Error, Kind, Result};
 use crate::store::{Container, Status};
@@ -47,10 +49,28 @@ impl Engine {
     }
 
     fn kill_and_wait(&self, container: &Container) -> Result<()> {
-        let pid = container.state.pid;
-        process::kill_by_id(pid)
-            .context(|| format!("kill container {} (pid {pid})", container.record.name))?;
+        if let Some(pid) = self.wait_for_pid(&container.record.id)? {
+            process::kill_by_id(pid)
+                .context(|| format!("kill container {} (pid {pid})", container.record.name))?;
+        }
         self.store.wait_for_runner(container)
+    }
+
+    /// The container's process; `None` if it has ended. One that is just being started has none for an instant.
+    fn wait_for_pid(&self, id: &str) -> Result<Option<u32>> {
+        const ONCE_MORE_AFTER: Duration = Duration::from_millis(5);
+        const TRIES: usize = 2_000;
+        for _ in 0..TRIES {
+            match self.store.find_container(id) {
+                Err(e) if e.kind() == Kind::NotFound => return Ok(None),
+                Err(e) => return Err(e),
+                Ok(found) if found.status != Status::Running => return Ok(None),
+                Ok(found) if found.state.pid != 0 => return Ok(Some(found.state.pid)),
+                Ok(_) => std::thread::sleep(ONCE_MORE_AFTER),
+            }
+        }
+        // Its runner could not write it down: the disk was full.
+        Err(Error::new(Kind::Internal, format!("kill container {id}: its process is not recorded")))
     }
 }
 
