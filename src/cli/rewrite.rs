@@ -3,7 +3,14 @@
 //! argh knows neither `--name=x`, `--rm=false`, `-it` nor `-eNAME`, and would take options behind the image of `run` for
 //! its own. Groups (`image ls`, `container run`) become the short commands.
 
-/// Options of `run` that take a value.
+/// The options of each command that take a value. A command of a group is named with it where the group is kept.
+const VALUES: &[(&str, &[&str])] = &[
+    ("pull", &["--platform"]),
+    ("run", RUN_VALUES),
+    ("load", &["-i", "--input"]),
+    ("save", &["-o", "--output"]),
+    ("image delta", &["-t", "--tag"]),
+];
 const RUN_VALUES: &[&str] = &[
     "-e",
     "--env",
@@ -26,8 +33,6 @@ const RUN_VALUES: &[&str] = &[
 ];
 /// Options before the command that take a value.
 const GLOBAL_VALUES: &[&str] = &["--data-root", "--run-root", "--ca-file", "--insecure-registry"];
-/// Every other command's.
-const OTHER_VALUES: &[&str] = &["--platform", "-i", "--input", "-o", "--output", "-t", "--tag"];
 
 /// Long spellings of options, and argh's name for them.
 const LONG_NAMES: &[(&str, &str)] = &[("--network", "--net")];
@@ -44,10 +49,13 @@ pub fn rewrite(argv: &[String]) -> Vec<String> {
     };
     let Some(command) = command else { return out };
     let is_run = command == "run";
+    let kept_group = out.last().filter(|word| *word == "image");
+    let name = kept_group.map_or(command.clone(), |group| format!("{group} {command}"));
+    let values = VALUES.iter().find(|(known, _)| *known == name).map_or(&[][..], |(_, v)| v);
     out.push(command);
     if !is_run {
-        split_options(&mut words, OTHER_VALUES, false, &mut out);
-    } else if let Some(image) = split_options(&mut words, RUN_VALUES, true, &mut out) {
+        split_options(&mut words, values, false, &mut out);
+    } else if let Some(image) = split_options(&mut words, values, true, &mut out) {
         out.extend(["--", image].map(str::to_string));
         out.extend(words.map(str::to_string));
     }
