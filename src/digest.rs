@@ -6,6 +6,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 
 use sha2::Digest as _;
+use sha2::digest::common::hazmat::SerializableState;
 
 use crate::error::{Error, Kind, Result};
 
@@ -57,6 +58,11 @@ impl Digest {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
+    /// The 32 bytes themselves.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// The first 12 hex digits, as people are shown.
     pub fn short(&self) -> String {
         let mut hex = self.hex();
@@ -99,6 +105,17 @@ impl Hasher {
     /// Takes in the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
+    }
+
+    /// What has to be kept to go on from here in another process: some 100 bytes.
+    pub fn state(&self) -> Vec<u8> {
+        self.0.serialize().to_vec()
+    }
+
+    /// The hasher that gave `state`; `None` if none did.
+    pub fn from_state(state: &[u8]) -> Option<Hasher> {
+        let state = state.try_into().ok()?;
+        sha2::Sha256::deserialize(&state).ok().map(Hasher)
     }
 
     /// The digest of all bytes taken in.
@@ -185,6 +202,17 @@ mod tests {
         assert_eq!(Digest::of(b"").to_string(), EMPTY);
         assert_eq!(Digest::parse(EMPTY).unwrap(), Digest::of(b""));
         assert_eq!(Digest::of(b"").short(), "e3b0c44298fc");
+    }
+
+    #[test]
+    fn goes_on_from_a_state() {
+        let mut hasher = Hasher::new();
+        hasher.update(&[7; 100]);
+        let state = hasher.state();
+        let mut resumed = Hasher::from_state(&state).unwrap();
+        resumed.update(&[8; 100]);
+        assert_eq!(resumed.finish(), Digest::of(&[[7; 100], [8; 100]].concat()));
+        assert!(Hasher::from_state(&state[1..]).is_none());
     }
 
     #[test]

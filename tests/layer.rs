@@ -635,7 +635,7 @@ fn unpacks_from_gzip() {
     writer.finish().unwrap();
     fs_err::create_dir(stage.0.join("stage")).unwrap();
     let dir = open_directory(&stage.0.join("stage")).unwrap();
-    let mut reader = open_compressed(Box::new(&packed[..])).unwrap();
+    let mut reader = Decoder::open(Box::new(&packed[..]), None).unwrap();
     let unpacked = unpack(&mut reader, dir.as_fd(), "layer x").unwrap();
     assert_eq!(unpacked.diff_id, Digest::of(&tar));
     assert_eq!(

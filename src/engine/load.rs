@@ -64,7 +64,7 @@ impl Engine {
         report: Report,
     ) -> Result<Vec<Loaded>> {
         let mut contents = Contents::default();
-        let mut plain = layer::open_compressed(Box::new(archive))?;
+        let mut plain = layer::Decoder::open(Box::new(archive), None)?;
         archive::read(&mut plain, &mut |member, content| match &member.link {
             Some(target) => {
                 contents.links.insert(member.path.clone(), resolve_link(&member.path, target));
@@ -113,7 +113,7 @@ impl Engine {
     ) -> Result<Digest> {
         let hinted =
             path.split('/').find_map(Digest::from_hex).filter(|id| self.store.has_layer(id));
-        let mut tar = layer::open_compressed(Box::new(content))?;
+        let mut tar = layer::Decoder::open(Box::new(content), None)?;
         let what = || format!("read layer {path} of the archive");
         if let Some(diff_id) = hinted {
             let mut hashing = HashingWriter::new(io::sink());

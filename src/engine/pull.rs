@@ -14,7 +14,7 @@ use super::progress::{Event, Report};
 use super::{Engine, pipe};
 use crate::delta::balena::{self, BalenaDelta};
 use crate::delta::rsync;
-use crate::digest::{Digest, VerifyingReader};
+use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::layer;
 use crate::oci::config::ImageConfig;
@@ -136,7 +136,7 @@ impl Engine {
     ) -> Result<()> {
         let digest = descriptor.digest()?;
         let blob = client.blob(reference, descriptor, 0)?;
-        let mut tar = layer::open_compressed(Box::new(VerifyingReader::new(blob, digest)))?;
+        let mut tar = layer::Decoder::open(Box::new(blob), Some(digest))?;
         match basis {
             None => {
                 pipe::join(|out| pipe::copy(&mut tar, out), |tar| self.store_layer(tar, diff_id))

@@ -30,6 +30,11 @@ impl Crc {
         Crc { tables, state: !0 }
     }
 
+    /// Goes on from the checksum `value` of the bytes before.
+    pub fn resumed(value: u32) -> Crc {
+        Crc { state: !value, ..Crc::new() }
+    }
+
     /// Takes in the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         let tables = &*self.tables;

@@ -17,7 +17,7 @@ use crate::sys::beneath::{MAX_PATH_BYTES, components};
 use crate::sys::node::{Attributes, Mtime, Xattr};
 
 use pax::Pax;
-pub use source::Source;
+pub use source::{Source, SourceState};
 
 /// Header blocks, long names and PAX records of one member, together.
 pub const MAX_HEADER_BYTES: u64 = 1 << 20;

@@ -1,13 +1,17 @@
 //! A layer between its two forms: the tar stream that registries carry, and a tree of files on the disk.
 //!
-//! One way: a compressed stream is inflated (`gzip`), its tar members are read (`members`), written as files (`tree`,
+//! One way: a compressed stream is inflated (`decoder`, `gzip`), its tar members are read (`members`), written as files (`tree`,
 //! `unpack`), and made durable while it still arrives (`window`). Beside the tree lies the header record (`record`):
 //! everything of the tar that is not file content. The other way: `rebuild` gives back the exact tar from the two.
 //!
-//! A caller glues the stages; each is a reader over a reader:
-//! Nothing here knows registries, the store or images.
+//! A pull that is cut short goes on from a checkpoint (`checkpoint`), with the tree as it was then (`journal`). Nothing here
+//! knows registries, the store or images.
 
+mod checkpoint;
 mod crc;
+mod decoder;
+mod input;
+mod journal;
 mod members;
 mod tree;
 mod window;
@@ -18,6 +22,7 @@ pub mod rebuild;
 pub mod record;
 pub mod unpack;
 
-pub use gzip::open_compressed;
+pub use checkpoint::{Checkpoint, Resumption, Trail, remove_checkpoints};
+pub use decoder::{Decoder, DecoderState};
 pub use rebuild::LayerTar;
-pub use unpack::{Unpacked, unpack};
+pub use unpack::{Unpacked, unpack, unpack_resumable};

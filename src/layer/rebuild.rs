@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
-use super::record::{self, Frame, Item, Note, RecordReader};
+use super::record::{self, Frame, Item, Note, RecordReader, RecordState};
 use super::tree::{FS, SHADOWED};
 use crate::delta::ReadAt;
 use crate::digest::Digest;
@@ -40,14 +40,27 @@ struct Cursor {
 impl LayerTar {
     /// Opens the layer in the directory `layer`; `name` names it in errors.
     pub fn open(layer: BorrowedFd, name: &str) -> Result<LayerTar> {
-        let within = |what: &str| format!("open {what:?} of {name}");
-        let directory =
-            |what: &str| open_directory_at(layer, what.as_bytes()).context(|| within(what));
+        let record = RecordReader::open(open_record(layer, name)?, name)?;
+        LayerTar::of(layer, record, false, name)
+    }
+
+    /// Opens what there is of a layer that is being unpacked: as much as `state` describes.
+    pub(super) fn open_partial(
+        layer: BorrowedFd,
+        state: &RecordState,
+        name: &str,
+    ) -> Result<LayerTar> {
+        let record = RecordReader::partial(open_record(layer, name)?, state, name)?;
+        LayerTar::of(layer, record, true, name)
+    }
+
+    fn of(layer: BorrowedFd, record: RecordReader, growing: bool, name: &str) -> Result<LayerTar> {
+        let directory = |what: &str| {
+            open_directory_at(layer, what.as_bytes()).context(|| format!("open {what:?} of {name}"))
+        };
         let fs = directory(FS)?;
-        let file = open_file_at(layer, record::NAME.as_bytes()).context(|| within(record::NAME))?;
-        let record = RecordReader::open(file, name)?;
         let shadowed = if record.notes().is_empty() { None } else { Some(directory(SHADOWED)?) };
-        let files = Files { fs, shadowed, parent: None, open: None };
+        let files = Files { fs, shadowed, growing, parent: None, open: None };
         Ok(LayerTar { name: name.to_string(), record, files, position: 0, cursor: None })
     }
 
@@ -137,10 +150,17 @@ impl ReadAt for LayerTar {
     }
 }
 
+fn open_record(layer: BorrowedFd, name: &str) -> Result<File> {
+    let file = open_file_at(layer, record::NAME.as_bytes());
+    file.context(|| format!("open {:?} of {name}", record::NAME))
+}
+
 /// The layer's files, with the one read last and its directory kept open.
 struct Files {
     fs: OwnedFd,
     shadowed: Option<OwnedFd>,
+    /// The last file is not complete.
+    growing: bool,
     parent: Option<(Location, OwnedFd)>,
     open: Option<Open>,
 }
@@ -189,7 +209,8 @@ impl Files {
                 let found = file.metadata().context(name)?;
                 let at = start.saturating_add(skip);
                 let count = file.read_at(buffer, at).context(name)?;
-                if !found.is_file() || found.len() != size || count == 0 {
+                let whole = found.len() == size || self.growing;
+                if !found.is_file() || !whole || count == 0 {
                     let why = format!("it has {} bytes and had {size}", found.len());
                     return Err(Error::new(Kind::Corrupt, name()).caused_by(why));
                 }

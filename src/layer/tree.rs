@@ -7,9 +7,13 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use serde::{Deserialize, Serialize};
+
+use super::checkpoint::Slots;
+use super::journal::{self, Journal};
+use super::record::RecordWriter;
+use super::window::Window;
 use crate::error::{Context, Error, Kind, Result};
-use crate::layer::record::RecordWriter;
-use crate::layer::window::Window;
 use crate::sys::beneath::{self, WalkError, components};
 use crate::sys::file::{create_directory_at, open_directory_at, sync_directory};
 use crate::sys::node::{self, Mtime, NodeKind};
@@ -33,6 +37,10 @@ pub struct Tree<'a> {
     shadowed: Option<OwnedFd>,
     shadowed_count: u32,
     window: Window,
+    /// Kept where checkpoints are made.
+    journal: Option<Journal>,
+    /// How many states have been taken; a directory made since the last is taken away with it.
+    states: u32,
 }
 
 struct Parent {
@@ -40,15 +48,113 @@ struct Parent {
     path: Vec<u8>,
     dir: OwnedFd,
     mtime: Mtime,
+    /// `Tree::states` when it was made; `None` if it was found.
+    made: Option<u32>,
+}
+
+/// What has to be kept to go on with a tree, beside what is on the disk.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct TreeState {
+    /// The directories that are open, and the time that each is to have.
+    parents: Vec<(Vec<u8>, i64, u32)>,
+    shadowed_count: u32,
+    journal_bytes: u64,
 }
 
 impl<'a> Tree<'a> {
-    /// Makes the empty `fs` in `stage`.
-    pub fn new(stage: BorrowedFd<'a>) -> Result<Tree<'a>> {
+    /// Makes the empty `fs` in `stage`, for checkpoints if `resumable`.
+    pub fn new(stage: BorrowedFd<'a>, resumable: bool) -> Result<Tree<'a>> {
         let fs = create_directory_at(stage, FS.as_bytes()).context(|| format!("make {FS:?}"))?;
-        let parents = Vec::with_capacity(MAX_PARENTS + 1);
-        let window = Window::new();
-        Ok(Tree { stage, fs, parents, shadowed: None, shadowed_count: 0, window })
+        match resumable {
+            false => Ok(Tree::of(stage, fs, None, None)),
+            true => Tree::resumable(stage, fs, 0),
+        }
+    }
+
+    /// Goes on with the tree of which `state` was taken: what was made since is removed.
+    pub fn resume(stage: BorrowedFd<'a>, state: &TreeState) -> Result<Tree<'a>> {
+        let doing = || format!("go on with {FS:?}");
+        let fs = open_directory_at(stage, FS.as_bytes()).context(doing)?;
+        let paths: Vec<Vec<u8>> = state.parents.iter().map(|(path, ..)| path.clone()).collect();
+        journal::roll_back(stage, fs.as_fd(), state.journal_bytes, &paths)?;
+        let mut tree = Tree::resumable(stage, fs, state.journal_bytes)?;
+        for (path, seconds, nanoseconds) in &state.parents {
+            let mtime = Mtime { seconds: *seconds, nanoseconds: *nanoseconds };
+            let place = tree.find(path).map_err(Error::from)?;
+            tree.parents.push(Parent { path: place.path, dir: place.dir, mtime, made: None });
+        }
+        tree.shadowed = open_directory_at(stage, SHADOWED.as_bytes()).ok();
+        tree.shadowed_count = state.shadowed_count;
+        Ok(tree)
+    }
+
+    fn resumable(stage: BorrowedFd<'a>, fs: OwnedFd, journal_bytes: u64) -> Result<Tree<'a>> {
+        let doing = || "prepare for checkpoints".to_string();
+        let slots = Slots::open(stage).context(doing)?;
+        let journal = Journal::open(stage, journal_bytes).context(doing)?;
+        Ok(Tree::of(stage, fs, Some(slots), Some(journal)))
+    }
+
+    fn of(
+        stage: BorrowedFd<'a>,
+        fs: OwnedFd,
+        slots: Option<Slots>,
+        journal: Option<Journal>,
+    ) -> Tree<'a> {
+        Tree {
+            stage,
+            fs,
+            parents: Vec::with_capacity(MAX_PARENTS + 1),
+            shadowed: None,
+            shadowed_count: 0,
+            window: Window::new(slots),
+            journal,
+            states: 0,
+        }
+    }
+
+    /// Where the tree stands, for a checkpoint. Everything that it relies on goes into the window that is about to end.
+    pub fn state(&mut self) -> Result<TreeState> {
+        let doing = || "write the journal".to_string();
+        let journal_bytes = match &mut self.journal {
+            None => 0,
+            Some(journal) => {
+                let bytes = journal.flush().context(doing)?;
+                let file = journal.file().try_clone().context(doing)?;
+                self.window.add(file.into(), b"journal".to_vec(), 0);
+                bytes
+            }
+        };
+        let fs = self.fs.try_clone().context(doing)?;
+        self.window.add(fs, FS.into(), 0);
+        for parent in &self.parents {
+            let dir = parent.dir.try_clone().context(doing)?;
+            self.window.add(dir, parent.path.clone(), 0);
+        }
+        self.states += 1;
+        let open =
+            |parent: &Parent| (parent.path.clone(), parent.mtime.seconds, parent.mtime.nanoseconds);
+        let parents = self.parents.iter().map(open).collect();
+        Ok(TreeState { parents, shadowed_count: self.shadowed_count, journal_bytes })
+    }
+
+    /// The window of what is on its way to the disk.
+    pub fn window(&mut self) -> &mut Window {
+        &mut self.window
+    }
+
+    /// Notes that `name` was made in the current directory.
+    pub fn made(&mut self, name: &[u8]) -> Result<()> {
+        let path = self.path_of(name);
+        match &mut self.journal {
+            None => Ok(()),
+            Some(journal) => journal.made(&path).context(|| "write the journal".into()),
+        }
+    }
+
+    /// Has to be called before anything is changed that a checkpoint may rely on.
+    pub fn before_change(&mut self) -> Result<()> {
+        self.window.clear_checkpoints()
     }
 
     /// The directory entered last: open, and its path from the root.
@@ -84,7 +190,7 @@ impl<'a> Tree<'a> {
         let lookup = || "make a parent directory".to_string();
         match node::kind_at(self.current().0, name).context(lookup)? {
             None | Some(NodeKind::Whiteout) => {
-                let made = self.make_directory(name).context(lookup)?;
+                let made = self.make_directory(name)?;
                 let mtime = node::mtime(made.as_fd()).context(lookup)?;
                 self.push_directory(name, made, mtime)
             }
@@ -95,7 +201,7 @@ impl<'a> Tree<'a> {
                 }
                 let dir = open_directory_at(self.current().0, name).context(lookup)?;
                 let mtime = node::mtime(dir.as_fd()).context(lookup)?;
-                self.push(Parent { path: true_path, dir, mtime })
+                self.push(Parent { path: true_path, dir, mtime, made: None })
             }
             Some(_) => self.enter_existing(path).map_err(Error::from),
         }
@@ -108,7 +214,7 @@ impl<'a> Tree<'a> {
         let place = beneath::find(self.fs.as_fd(), path)?;
         if !self.use_open(&place.path) {
             let mtime = node::mtime(place.dir.as_fd())?;
-            self.push(Parent { path: place.path, dir: place.dir, mtime })
+            self.push(Parent { path: place.path, dir: place.dir, mtime, made: None })
                 .map_err(|error| WalkError::Io(error.into()))?;
         }
         Ok(())
@@ -125,30 +231,34 @@ impl<'a> Tree<'a> {
     }
 
     /// Makes a directory in the current one; what it replaces of the layers below is hidden whole.
-    pub fn make_directory(&mut self, name: &[u8]) -> std::io::Result<OwnedFd> {
-        let (dir, _) = self.current();
-        let whited_out = node::kind_at(dir, name)? == Some(NodeKind::Whiteout);
+    pub fn make_directory(&mut self, name: &[u8]) -> Result<OwnedFd> {
+        let doing = || "make directory".to_string();
+        let found = node::kind_at(self.current().0, name).context(doing)?;
+        let whited_out = found == Some(NodeKind::Whiteout);
         if whited_out {
-            node::remove(dir, name)?;
+            self.before_change()?;
+            node::remove(self.current().0, name).context(doing)?;
         }
-        let made = create_directory_at(dir, name)?;
+        let made = create_directory_at(self.current().0, name).context(doing)?;
+        self.made(name)?;
         if whited_out {
-            set_opaque(made.as_fd())?;
+            set_opaque(made.as_fd()).context(doing)?;
         }
         Ok(made)
     }
 
     /// Opens the directory `name` of the current one, to give it new attributes; it will be entered anew.
-    pub fn reopen_directory(&mut self, name: &[u8]) -> std::io::Result<OwnedFd> {
+    pub fn reopen_directory(&mut self, name: &[u8]) -> Result<OwnedFd> {
+        self.before_change()?;
         let path = self.path_of(name);
         self.parents.retain(|parent| parent.path != path);
-        open_directory_at(self.current().0, name)
+        open_directory_at(self.current().0, name).context(|| "open directory".into())
     }
 
     /// Makes the open directory `name` of the current one current, with the time to be restored.
     pub fn push_directory(&mut self, name: &[u8], dir: OwnedFd, mtime: Mtime) -> Result<()> {
         let path = self.path_of(name);
-        self.push(Parent { path, dir, mtime })
+        self.push(Parent { path, dir, mtime, made: Some(self.states) })
     }
 
     fn push(&mut self, parent: Parent) -> Result<()> {
@@ -161,9 +271,13 @@ impl<'a> Tree<'a> {
     }
 
     fn leave(&mut self, parent: Parent) -> Result<()> {
-        node::set_mtime(parent.dir.as_fd(), parent.mtime)
-            .context(|| format!("set the time of {:?}", String::from_utf8_lossy(&parent.path)))?;
-        self.window.add(parent.dir, parent.path, 0)
+        let doing = || format!("set the time of {:?}", String::from_utf8_lossy(&parent.path));
+        node::set_mtime(parent.dir.as_fd(), parent.mtime).context(doing)?;
+        if let Some(journal) = &mut self.journal {
+            journal.left(&parent.path, parent.mtime).context(doing)?;
+        }
+        self.window.add(parent.dir, parent.path, 0);
+        Ok(())
     }
 
     fn leave_all(&mut self) -> Result<()> {
@@ -174,9 +288,9 @@ impl<'a> Tree<'a> {
     }
 
     /// Hands over a file that is complete; `bytes` of it may still be in the page cache.
-    pub fn add_file(&mut self, file: OwnedFd, name: &[u8], bytes: u64) -> Result<()> {
+    pub fn add_file(&mut self, file: OwnedFd, name: &[u8], bytes: u64) {
         let path = self.path_of(name);
-        self.window.add(file, path, bytes)
+        self.window.add(file, path, bytes);
     }
 
     /// Clears the place of `name` in the current directory. What the record needs is put aside, and the record told.
@@ -184,10 +298,13 @@ impl<'a> Tree<'a> {
     pub fn replace(&mut self, name: &[u8], record: &mut RecordWriter) -> Result<bool> {
         let (dir, _) = self.current();
         let kind = node::kind_at(dir, name).context(|| "look up".into())?;
+        if kind.is_none() {
+            return Ok(false);
+        }
+        self.before_change()?;
         match kind {
-            None => return Ok(false),
             Some(NodeKind::File | NodeKind::Directory) => self.put_aside(name, record)?,
-            Some(_) => node::remove(dir, name).context(|| "replace".into())?,
+            _ => node::remove(self.current().0, name).context(|| "replace".into())?,
         }
         Ok(kind == Some(NodeKind::Whiteout))
     }
@@ -212,25 +329,33 @@ impl<'a> Tree<'a> {
     }
 
     /// The layers below have nothing called `name` in the current directory any more.
-    pub fn white_out(&mut self, name: &[u8]) -> std::io::Result<()> {
-        let (dir, _) = self.current();
-        match node::kind_at(dir, name)? {
-            None => node::make_character_device(dir, name, 0, 0),
+    pub fn white_out(&mut self, name: &[u8]) -> Result<()> {
+        let doing = || "make whiteout".to_string();
+        match node::kind_at(self.current().0, name).context(doing)? {
+            None => {
+                node::make_character_device(self.current().0, name, 0, 0).context(doing)?;
+                self.made(name)
+            }
             // A whiteout is about the layers below (OCI image spec, layer.md, "Whiteouts"): what this layer has stays, and
             // hides them; a directory only if it is opaque.
             Some(NodeKind::Directory) => {
-                let hidden = open_directory_at(dir, name)?;
-                set_opaque(hidden.as_fd())?;
+                self.before_change()?;
+                let hidden = open_directory_at(self.current().0, name).context(doing)?;
+                set_opaque(hidden.as_fd()).context(doing)?;
                 // It may have been left, and synced, before.
-                sync_directory(hidden.as_fd())
+                sync_directory(hidden.as_fd()).context(doing)
             }
             Some(_) => Ok(()),
         }
     }
 
     /// Nothing that the layers below have in the current directory shows through.
-    pub fn make_opaque(&mut self) -> std::io::Result<()> {
-        set_opaque(self.current().0)
+    pub fn make_opaque(&mut self) -> Result<()> {
+        let made = self.parents.last().and_then(|parent| parent.made);
+        if made != Some(self.states) {
+            self.before_change()?;
+        }
+        set_opaque(self.current().0).context(|| "make its directory opaque".into())
     }
 
     /// The directory of `path`, which exists, for a hard link; the current directory stays.

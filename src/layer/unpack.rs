@@ -4,14 +4,15 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
+use super::checkpoint::{self, Course, FileState, Resumption};
 use super::members::{self, Member, MemberKind, Segment, Source};
 use super::record::{self, RecordWriter};
 use super::tree::Tree;
 use super::window::WINDOW_BYTES;
 use crate::digest::Digest;
 use crate::error::{Context, Error, Kind, Result};
-use crate::sys::file::{create_file_at, sync_directory};
-use crate::sys::node::{self, Attributes, NodeKind, Xattr};
+use crate::sys::file::{create_file_at, reopen_file_at, sync_directory};
+use crate::sys::node::{self, Attributes, Mtime, NodeKind, Xattr};
 use crate::sys::sync::{drop_cache, start_writeback, sync_and_drop, wait_writeback};
 
 /// What names a whiteout (OCI image spec, layer.md, "Whiteouts").
@@ -47,30 +48,27 @@ pub struct Unpacked {
 /// dropped. After an error the stage holds a part and is to be removed. Errors name the layer by `name`, and the member.
 /// Whether the digest is the expected one is for the caller to see. Only root can set owners and make whiteouts.
 pub fn unpack(tar: &mut dyn Read, stage: BorrowedFd, name: &str) -> Result<Unpacked> {
-    unpack_into(tar, stage)
-        .map_err(|error| Error::new(error.kind(), format!("unpack {name}")).caused_by(error))
+    in_layer(name, Unpacker::begin(tar, stage, None).and_then(|unpacker| unpacker.run(stage)))
 }
 
-fn unpack_into(tar: &mut dyn Read, stage: BorrowedFd) -> Result<Unpacked> {
-    let file = create_file_at(stage, record::NAME.as_bytes())
-        .context(|| "make the header record".into())?;
-    let record = RecordWriter::new(file).context(|| "write the header record".into())?;
-    let mut unpacker = Unpacker {
-        source: Source::new(tar, record),
-        tree: Tree::new(stage)?,
-        file_bytes: 0,
-        file_count: 0,
+/// The same with checkpoints, so that a stage in which this did not come to its end can be gone on with; `resumption` says
+/// whether it is such a one. In the end `remove_checkpoints` is for the caller, when nothing more can be lost.
+pub fn unpack_resumable(
+    tar: &mut dyn Read,
+    stage: BorrowedFd,
+    name: &str,
+    resumption: Resumption,
+) -> Result<Unpacked> {
+    let course = Course::new(&resumption);
+    let unpacker = match &resumption.from {
+        None => Unpacker::begin(tar, stage, Some(course)),
+        Some(checkpoint) => Unpacker::resume(tar, stage, checkpoint, course),
     };
-    while let Some(member) = members::next(&mut unpacker.source)? {
-        unpacker.make(&member).map_err(|error| named(&member, error))?;
-    }
-    let Unpacker { source, tree, file_bytes, file_count } = unpacker;
-    tree.finish()?;
-    let (diff_id, tar_bytes, record) = source.finish();
-    let synced = record.finish(diff_id).and_then(|file| sync_and_drop(&file));
-    synced.context(|| "write the header record".into())?;
-    sync_directory(stage).context(|| "sync the stage".into())?;
-    Ok(Unpacked { diff_id, tar_bytes, file_bytes, file_count })
+    in_layer(name, unpacker.and_then(|unpacker| unpacker.run(stage)))
+}
+
+fn in_layer<T>(name: &str, result: Result<T>) -> Result<T> {
+    result.map_err(|error| Error::new(error.kind(), format!("unpack {name}")).caused_by(error))
 }
 
 /// The error with its member, and with what explains most errors of who is not root.
@@ -85,9 +83,104 @@ struct Unpacker<'a> {
     tree: Tree<'a>,
     file_bytes: u64,
     file_count: u64,
+    course: Option<Course<'a>>,
+    /// The file in whose middle the checkpoint was made.
+    under_way: Option<FileState>,
 }
 
-impl Unpacker<'_> {
+impl<'a> Unpacker<'a> {
+    fn begin(
+        tar: &'a mut dyn Read,
+        stage: BorrowedFd<'a>,
+        course: Option<Course<'a>>,
+    ) -> Result<Self> {
+        let file = create_file_at(stage, record::NAME.as_bytes());
+        let file = file.context(|| "make the header record".into())?;
+        let record = RecordWriter::new(file).context(|| "write the header record".into())?;
+        Ok(Unpacker {
+            source: Source::new(tar, record),
+            tree: Tree::new(stage, course.is_some())?,
+            file_bytes: 0,
+            file_count: 0,
+            course,
+            under_way: None,
+        })
+    }
+
+    fn resume(
+        tar: &'a mut dyn Read,
+        stage: BorrowedFd<'a>,
+        checkpoint: &checkpoint::Checkpoint,
+        course: Course<'a>,
+    ) -> Result<Self> {
+        let record = reopen_file_at(stage, record::NAME.as_bytes())
+            .and_then(|file| RecordWriter::resume(file, &checkpoint.record))
+            .context(|| "go on with the header record".into())?;
+        let start = checkpoint.decoder().tar_offset();
+        Ok(Unpacker {
+            tree: Tree::resume(stage, &checkpoint.tree)?,
+            source: Source::resume(tar, start, &checkpoint.source, record)?,
+            file_bytes: checkpoint.file_bytes,
+            file_count: checkpoint.file_count,
+            course: Some(course),
+            under_way: checkpoint.file.clone(),
+        })
+    }
+
+    fn run(mut self, stage: BorrowedFd) -> Result<Unpacked> {
+        if let Some(file) = self.under_way.take() {
+            let path = String::from_utf8_lossy(&file.path).into_owned();
+            self.go_on(file).map_err(|error| {
+                Error::new(error.kind(), format!("member {path:?}")).caused_by(error)
+            })?;
+        }
+        while let Some(member) = members::next(&mut self.source)? {
+            self.make(&member).map_err(|error| named(&member, error))?;
+            if self.is_window_full() {
+                self.end_window(None)?;
+            }
+        }
+        let Unpacker { source, tree, file_bytes, file_count, .. } = self;
+        tree.finish()?;
+        let (diff_id, tar_bytes, record) = source.finish();
+        let synced = record.finish(diff_id).and_then(|file| sync_and_drop(&file));
+        synced.context(|| "write the header record".into())?;
+        sync_directory(stage).context(|| "sync the stage".into())?;
+        Ok(Unpacked { diff_id, tar_bytes, file_bytes, file_count })
+    }
+
+    fn is_window_full(&mut self) -> bool {
+        let offset = self.source.offset();
+        let due = self.course.as_ref().is_some_and(|course| course.due(offset).is_some());
+        due || self.tree.window().is_full()
+    }
+
+    /// Ends the window, with a checkpoint if one is due. `file` is being written, and its state.
+    fn end_window(&mut self, file: Option<(&File, FileState)>) -> Result<()> {
+        let offset = self.source.offset();
+        let due = self.course.as_ref().and_then(|course| course.due(offset));
+        let (Some(decoder), Some(course)) = (due, &mut self.course) else {
+            return self.tree.window().end(None);
+        };
+        let doing = || "make a checkpoint".to_string();
+        let source = self.source.state();
+        let record = self.source.record().state().context(doing)?;
+        let record_file = self.source.record().file().try_clone().context(doing)?;
+        let tree = self.tree.state()?;
+        self.tree.window().add(record_file.into(), record::NAME.into(), 0);
+        let file = match file {
+            None => None,
+            Some((file, state)) => {
+                let file = file.try_clone().context(doing)?;
+                self.tree.window().add(file.into(), state.path.clone(), 0);
+                Some(state)
+            }
+        };
+        let counts = (self.file_bytes, self.file_count);
+        let checkpoint = course.encode(decoder, source, record, tree, file, counts);
+        self.tree.window().end(checkpoint)
+    }
+
     fn make(&mut self, member: &Member) -> Result<()> {
         let (parent, name) = split(&member.path);
         if name.is_empty() {
@@ -133,12 +226,12 @@ impl Unpacker<'_> {
 
     fn whiteout(&mut self, name: &[u8], hidden: &[u8]) -> Result<()> {
         if name == OPAQUE {
-            return self.tree.make_opaque().context(|| "make its directory opaque".into());
+            return self.tree.make_opaque();
         }
         if matches!(hidden, b"" | b"." | b"..") {
             return Err(invalid("a whiteout of no name"));
         }
-        self.tree.white_out(hidden).context(|| "make whiteout".into())
+        self.tree.white_out(hidden)
     }
 
     fn directory(&mut self, name: &[u8], member: &Member) -> Result<()> {
@@ -152,31 +245,83 @@ impl Unpacker<'_> {
                 self.tree.make_directory(name)
             }
         };
-        let opened = opened.context(|| "make directory".into())?;
+        let opened = opened?;
         set(opened.as_fd(), &member.attributes, &member.xattrs)?;
         self.tree.push_directory(name, opened, member.attributes.mtime)
     }
 
     fn file(&mut self, name: &[u8], member: &Member, size: u64, parts: &[Segment]) -> Result<()> {
         self.tree.replace(name, self.source.record())?;
-        let mut file =
-            create_file_at(self.tree.current().0, name).context(|| "make file".into())?;
-        let path = self.tree.path_of(name);
-        let mut writing = Writing { file: &mut file, at: 0, started: 0, dropped: 0 };
-        for part in parts {
-            let told = self.source.record().content(&path, part.offset, part.len, size);
-            told.context(|| "write the header record".into())?;
-            writing.copy(&mut self.source, *part)?;
+        let file = create_file_at(self.tree.current().0, name).context(|| "make file".into())?;
+        self.tree.made(name)?;
+        let state = FileState {
+            path: self.tree.path_of(name),
+            size,
+            segments: parts.iter().map(|part| (part.offset, part.len)).collect(),
+            segment: 0,
+            at: 0,
+            mode: member.attributes.mode,
+            uid: member.attributes.uid,
+            gid: member.attributes.gid,
+            mtime: (member.attributes.mtime.seconds, member.attributes.mtime.nanoseconds),
+            xattrs: member.xattrs.clone(),
+        };
+        self.content(Writing::new(file, 0), state, false)
+    }
+
+    /// Goes on with the file in whose middle a checkpoint was made.
+    fn go_on(&mut self, state: FileState) -> Result<()> {
+        let (parent, name) = split(&state.path);
+        self.tree.enter(parent)?;
+        let doing = || "go on with the file".to_string();
+        let mut file = reopen_file_at(self.tree.current().0, name).context(doing)?;
+        file.set_len(state.at).context(doing)?;
+        file.seek(SeekFrom::Start(state.at)).context(doing)?;
+        self.content(Writing::new(file, state.at), state, true)
+    }
+
+    /// Writes what is to come of a file, then gives it its attributes. `is_told`: the record knows of the first segment.
+    fn content(&mut self, mut writing: Writing, mut state: FileState, is_told: bool) -> Result<()> {
+        let first = state.segment;
+        for (number, (offset, len)) in (0..).zip(state.segments.clone()).skip(first as usize) {
+            state.segment = number;
+            if !is_told || number != first {
+                let told = self.source.record().content(&state.path, offset, len, state.size);
+                told.context(|| "write the header record".into())?;
+                writing.seek_to(offset)?;
+            }
+            let end = offset.saturating_add(len);
+            while writing.at < end {
+                writing.write(self.source.payload(end - writing.at)?)?;
+                if writing.is_step() {
+                    state.at = writing.at;
+                    self.step(&mut writing, &state)?;
+                }
+            }
         }
-        let end = writing.at;
-        let cached = writing.finish();
-        if end != size {
-            node::set_length(&file, size).context(|| "set its length".into())?;
+        let Writing { at, .. } = writing;
+        let (file, cached) = writing.finish();
+        if at != state.size {
+            node::set_length(&file, state.size).context(|| "set its length".into())?;
         }
-        set(file.as_fd(), &member.attributes, &member.xattrs)?;
-        self.file_bytes = self.file_bytes.saturating_add(size);
+        let mtime = Mtime { seconds: state.mtime.0, nanoseconds: state.mtime.1 };
+        let attributes = Attributes { mode: state.mode, uid: state.uid, gid: state.gid, mtime };
+        set(file.as_fd(), &attributes, &state.xattrs)?;
+        self.file_bytes = self.file_bytes.saturating_add(state.size);
         self.file_count += 1;
-        self.tree.add_file(file.into(), name, cached)
+        let (_, name) = split(&state.path);
+        self.tree.add_file(file.into(), name, cached);
+        Ok(())
+    }
+
+    /// In the middle of a large file: writes back what there is, and ends the window if a checkpoint is due.
+    fn step(&mut self, writing: &mut Writing, state: &FileState) -> Result<()> {
+        writing.write_back().context(|| "write file".into())?;
+        let offset = self.source.offset();
+        match self.course.as_ref().and_then(|course| course.due(offset)) {
+            None => Ok(()),
+            Some(_) => self.end_window(Some((&writing.file, state.clone()))),
+        }
     }
 
     fn hard_link(&mut self, name: &[u8], path: &[u8], target: &[u8]) -> Result<()> {
@@ -205,7 +350,8 @@ impl Unpacker<'_> {
         // Looked up again: the target may have been below what was just replaced.
         let place = found(&self.tree)?;
         let dir = self.tree.current().0;
-        node::make_link(place.dir.as_fd(), target_name, dir, name).context(link)
+        node::make_link(place.dir.as_fd(), target_name, dir, name).context(link)?;
+        self.tree.made(name)
     }
 
     /// A node that is not opened: it reaches the disk with its directory.
@@ -216,8 +362,9 @@ impl Unpacker<'_> {
         make: &dyn Fn(BorrowedFd) -> Result<()>,
     ) -> Result<()> {
         self.tree.replace(name, self.source.record())?;
+        make(self.tree.current().0)?;
+        self.tree.made(name)?;
         let (dir, _) = self.tree.current();
-        make(dir)?;
         let symlink = matches!(member.kind, MemberKind::Symlink(_));
         node::set_attributes_at(dir, name, &member.attributes, &member.xattrs, symlink)
             .context(|| "set owner, permissions and time".into())
@@ -225,8 +372,8 @@ impl Unpacker<'_> {
 }
 
 /// A file that is written; what is far behind is already on the disk and no longer in the page cache.
-struct Writing<'a> {
-    file: &'a mut File,
+struct Writing {
+    file: File,
     at: u64,
     /// Writeback has been started up to here.
     started: u64,
@@ -234,45 +381,51 @@ struct Writing<'a> {
     dropped: u64,
 }
 
-impl Writing<'_> {
+impl Writing {
     /// Bytes between two starts of writeback.
     const STEP_BYTES: u64 = 1 << 20;
 
-    fn copy(&mut self, source: &mut Source, part: Segment) -> Result<()> {
-        if self.at != part.offset {
-            self.file.seek(SeekFrom::Start(part.offset)).context(|| "seek".into())?;
-            self.at = part.offset;
-        }
-        let end = part.offset + part.len;
-        while self.at < end {
-            let bytes = source.payload(end - self.at)?;
-            self.file.write_all(bytes).context(|| "write file".into())?;
-            self.at += bytes.len() as u64;
-            if self.at - self.started >= Self::STEP_BYTES {
-                self.write_back().context(|| "write file".into())?;
-            }
+    /// `file` stands at the offset `at`.
+    fn new(file: File, at: u64) -> Writing {
+        Writing { file, at, started: at, dropped: at }
+    }
+
+    fn seek_to(&mut self, offset: u64) -> Result<()> {
+        if self.at != offset {
+            self.file.seek(SeekFrom::Start(offset)).context(|| "seek".into())?;
+            self.at = offset;
         }
         Ok(())
     }
 
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).context(|| "write file".into())?;
+        self.at += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn is_step(&self) -> bool {
+        self.at - self.started >= Self::STEP_BYTES
+    }
+
     fn write_back(&mut self) -> std::io::Result<()> {
-        start_writeback(self.file, self.started, self.at - self.started);
+        start_writeback(&self.file, self.started, self.at - self.started);
         self.started = self.at;
         if self.at - self.dropped >= 2 * WINDOW_BYTES {
             let behind = self.at - self.dropped - WINDOW_BYTES;
-            wait_writeback(self.file, self.dropped, behind)?;
+            wait_writeback(&self.file, self.dropped, behind)?;
             drop_cache(self.file.as_fd(), self.dropped, behind);
             self.dropped += behind;
         }
         Ok(())
     }
 
-    /// Starts the rest; gives the bytes that may still be in the page cache.
-    fn finish(self) -> u64 {
+    /// Starts the rest; gives the file and the bytes that may still be in the page cache.
+    fn finish(self) -> (File, u64) {
         if self.at > self.started {
-            start_writeback(self.file, self.started, 0);
+            start_writeback(&self.file, self.started, 0);
         }
-        self.at - self.dropped
+        (self.file, self.at - self.dropped)
     }
 }
 

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{self, AtFlags, Mode, OFlags};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 
 /// Opens a directory by path, for use as the `dir` of the other functions.
 pub fn open_directory(path: &std::path::Path) -> io::Result<OwnedFd> {
@@ -31,6 +31,47 @@ pub fn open_file_at(dir: BorrowedFd, name: &[u8]) -> io::Result<File> {
 pub fn create_file_at(dir: BorrowedFd, name: &[u8]) -> io::Result<File> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(File::from(fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))?))
+}
+
+/// Opens the file `name` in `dir` for reading and writing, made with permissions 0600 if it is not there.
+pub fn open_or_create_file_at(dir: BorrowedFd, name: &[u8]) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(File::from(fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))?))
+}
+
+/// Opens the regular file `name` in `dir` for writing where it stands; never follows a symlink.
+pub fn reopen_file_at(dir: BorrowedFd, name: &[u8]) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    Ok(File::from(fs::openat(dir, name, flags, Mode::empty())?))
+}
+
+/// Removes the name of a file; that it is not there is no error.
+pub fn remove_file_at(dir: BorrowedFd, name: &[u8]) -> io::Result<()> {
+    match fs::unlinkat(dir, name, AtFlags::empty()) {
+        Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The names in `dir` without `.` and `..`, and whether each is a directory.
+pub fn entries(dir: BorrowedFd) -> io::Result<Vec<(Vec<u8>, bool)>> {
+    let mut found = Vec::new();
+    for entry in fs::Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if matches!(name, b"." | b"..") {
+            continue;
+        }
+        let is_directory = match entry.file_type() {
+            FileType::Unknown => {
+                let stat = fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+                FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+            }
+            known => known == FileType::Directory,
+        };
+        found.push((name.to_vec(), is_directory));
+    }
+    Ok(found)
 }
 
 /// Creates the directory `name` in `dir` with permissions 0755 whatever the umask says, and opens it.

@@ -45,6 +45,11 @@ pub fn drop_cache(file: BorrowedFd, offset: u64, len: u64) {
     let _ = rustix::fs::fadvise(file, offset, NonZeroU64::new(len), Advice::DontNeed);
 }
 
+/// After a success the file's content and length survive a power cut.
+pub fn sync_data(file: &File) -> io::Result<()> {
+    Ok(rustix::fs::fdatasync(file)?)
+}
+
 /// After a success the file's (or directory's) content and attributes survive a power cut, and its pages are dropped.
 pub fn sync_and_drop(file: impl AsFd) -> io::Result<()> {
     rustix::fs::fsync(file.as_fd())?;

@@ -3,39 +3,14 @@
 mod reader;
 mod writer;
 
-use std::io::{self, Read};
-
-use crate::error::{Context, Error, Kind, Result};
-
-pub use reader::{FREE_INFLATED_BYTES, GzipReader, MAX_INFLATE_RATIO};
+pub use reader::{FREE_INFLATED_BYTES, GzipReader, GzipState, MAX_INFLATE_RATIO};
 pub use writer::GzipWriter;
-
-/// The first bytes of the compressions that layers come in, and of those that are told by name.
-const MAGICS: [(&[u8], &str); 4] =
-    [(b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"BZh", "bzip2"), (b"\xfd7zXZ", "xz")];
-
-/// The uncompressed bytes of `reader`, whose first bytes say whether it is gzip or not compressed at all.
-///
-/// Other compressions are refused by name. What looks like none of them is passed on as it is.
-pub fn open_compressed<'a>(mut reader: Box<dyn Read + 'a>) -> Result<Box<dyn Read + 'a>> {
-    let mut head = Vec::new();
-    reader.by_ref().take(8).read_to_end(&mut head).context(|| "read compressed stream".into())?;
-    let found = MAGICS.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, name)| *name);
-    let whole = Box::new(io::Cursor::new(head).chain(reader));
-    match found {
-        None => Ok(whole),
-        Some("gzip") => Ok(Box::new(GzipReader::new(whole))),
-        Some(name) => {
-            let message = format!("read compressed stream: {name} compression is not supported");
-            Err(Error::new(Kind::Unsupported, message))
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
+    use crate::layer::input::Input;
+    use std::io::{self, Read, Write};
 
     fn gzipped(bytes: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
@@ -47,7 +22,7 @@ mod tests {
 
     fn read_all(bytes: &[u8]) -> io::Result<Vec<u8>> {
         let mut out = Vec::new();
-        GzipReader::new(Box::new(bytes)).read_to_end(&mut out).map(|_| out)
+        GzipReader::new(Input::new(Box::new(bytes))).read_to_end(&mut out).map(|_| out)
     }
 
     /// Text-like and noise-like stretches from a xorshift generator.
@@ -102,9 +77,9 @@ mod tests {
         for (bad, why) in [
             (
                 good[..last - 1].to_vec(),
-                format!("gzip stream ends too early at compressed byte {}", last - 1),
+                format!("compressed stream ends too early at compressed byte {}", last - 1),
             ),
-            (good[..5].to_vec(), "gzip stream ends too early at compressed byte 5".into()),
+            (good[..5].to_vec(), "compressed stream ends too early at compressed byte 5".into()),
             (good[..20_000].to_vec(), "gzip stream ends too early at compressed byte 20000".into()),
             (
                 with(last - 1, 1),
@@ -131,23 +106,27 @@ mod tests {
     }
 
     #[test]
-    fn tells_compressions_apart() {
-        let packed = gzipped(b"content");
-        for (bytes, expected) in [(&packed[..], &b"content"[..]), (b"plain", b"plain"), (b"", b"")]
-        {
-            let mut out = Vec::new();
-            open_compressed(Box::new(bytes)).unwrap().read_to_end(&mut out).unwrap();
-            assert_eq!(out, expected);
+    fn goes_on_from_every_block_boundary() {
+        let bytes = sample(3, 1_000_000);
+        let packed = [gzipped(&bytes), gzipped(b"more")].concat();
+        let mut reader = GzipReader::new(Input::new(Box::new(&packed[..])));
+        let (mut out, mut chunk, mut resumed) = (Vec::new(), [0; 5000], 0);
+        loop {
+            let count = reader.read(&mut chunk).unwrap();
+            if count == 0 {
+                break;
+            }
+            out.extend(&chunk[..count]);
+            let Some(state) = reader.state() else { continue };
+            assert_eq!(state.total_bytes(), out.len() as u64);
+            let history = &out[out.len() - state.history_bytes() as usize..];
+            let input = Input::new(Box::new(&packed[reader.input().offset() as usize..]));
+            let mut rest = Vec::new();
+            GzipReader::resume(input, &state, history).read_to_end(&mut rest).unwrap();
+            assert!([&out[..], &rest[..]].concat() == [&bytes[..], b"more"].concat());
+            resumed += 1;
         }
-        for (bytes, why) in
-            [(&b"\x28\xb5\x2f\xfd.."[..], "zstd"), (b"BZh9", "bzip2"), (b"\xfd7zXZ\0", "xz")]
-        {
-            let error = open_compressed(Box::new(bytes)).err().unwrap();
-            assert!(
-                error.to_string().contains(why) && error.kind() == Kind::Unsupported,
-                "{error}"
-            );
-        }
+        assert!(resumed > 5, "{resumed}");
     }
 
     #[test]
@@ -159,7 +138,7 @@ mod tests {
             writer.write_all(&zeros).unwrap();
         }
         writer.finish().unwrap();
-        let mut reader = GzipReader::new(Box::new(&packed[..]));
+        let mut reader = GzipReader::new(Input::new(Box::new(&packed[..])));
         let error = io::copy(&mut reader, &mut io::sink()).unwrap_err();
         assert!(error.to_string().contains("inflates to more than 256 times its size"), "{error}");
     }

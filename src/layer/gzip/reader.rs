@@ -3,10 +3,13 @@
 use std::io::{self, Read};
 
 use miniz_oxide::inflate::TINFLStatus;
-use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags};
+use miniz_oxide::inflate::core::{
+    BlockBoundaryState, DecompressorOxide, decompress, inflate_flags,
+};
+use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Kind};
 use crate::layer::crc::Crc;
+use crate::layer::input::Input;
 
 /// A stream that inflates to more than this many times its size, past the free bytes, is refused as a bomb. Layers of
 /// real images stay under 20; deflate can reach 1032.
@@ -16,7 +19,8 @@ pub const FREE_INFLATED_BYTES: u64 = 256 << 20;
 /// The longest member header accepted; its fields are skipped, not kept.
 const MAX_HEADER_BYTES: u64 = 64 << 10;
 
-const INPUT_BYTES: usize = 32 << 10;
+/// What inflate may refer back to (RFC 1951, section 2).
+const HISTORY_BYTES: usize = 32 << 10;
 /// A power of two, as miniz_oxide wants for a wrapping buffer, and at least deflate's 32 KiB; twice that is faster.
 const WINDOW_BYTES: usize = 64 << 10;
 
@@ -48,14 +52,38 @@ enum State {
     /// Before a member; true when it is the first.
     Between(bool),
     Inside,
+    /// Inside, and the next bits begin a deflate block.
+    BlockBoundary,
     End,
 }
 
+/// Where a stream can be taken up again: before a deflate block. With it go the offset in the compressed stream and the
+/// last `history_bytes` of what was inflated.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct GzipState {
+    block: BlockBoundaryState,
+    crc: u32,
+    member_bytes: u64,
+    total_bytes: u64,
+}
+
+impl GzipState {
+    /// Bytes inflated before it, of all members.
+    pub fn total_bytes(&self) -> u64 {
+        self.total_bytes
+    }
+
+    /// How many of the last inflated bytes are needed to go on.
+    pub fn history_bytes(&self) -> u64 {
+        self.member_bytes.min(HISTORY_BYTES as u64)
+    }
+}
+
 impl<'a> GzipReader<'a> {
-    /// Reads the gzip stream `inner` from its first header.
-    pub fn new(inner: Box<dyn Read + 'a>) -> Self {
+    /// Reads the gzip stream `input` from its first header.
+    pub fn new(input: Input<'a>) -> Self {
         GzipReader {
-            input: Input { inner, buffer: vec![0; INPUT_BYTES].into(), unread: 0..0, offset: 0 },
+            input,
             inflate: Box::default(),
             window: vec![0; WINDOW_BYTES].into(),
             ready: 0..0,
@@ -66,12 +94,45 @@ impl<'a> GzipReader<'a> {
         }
     }
 
+    /// Goes on where another reader gave `state`: `input` stands at the offset of then, and `history` is what was inflated
+    /// last. A state that no reader gave leads to wrong bytes or an error, which the digests show.
+    pub fn resume(input: Input<'a>, state: &GzipState, history: &[u8]) -> Self {
+        let mut reader = GzipReader::new(input);
+        // The checks that miniz_oxide makes with a panic.
+        let bits = state.block.num_bits.min(7);
+        let block = BlockBoundaryState { num_bits: bits, ..state.block.clone() };
+        *reader.inflate = DecompressorOxide::from_block_boundary_state(&block);
+        let history = &history[history.len().saturating_sub(HISTORY_BYTES)..];
+        reader.window[..history.len()].copy_from_slice(history);
+        reader.ready = history.len()..history.len();
+        reader.crc = Crc::resumed(state.crc);
+        reader.member_bytes = state.member_bytes;
+        reader.total_bytes = state.total_bytes;
+        reader.state = State::BlockBoundary;
+        reader
+    }
+
+    /// The state, if everything inflated has been handed out and a block begins. The input stands where it belongs.
+    pub fn state(&self) -> Option<GzipState> {
+        if self.state != State::BlockBoundary || !self.ready.is_empty() {
+            return None;
+        }
+        let block = self.inflate.block_boundary_state()?;
+        let (member_bytes, total_bytes) = (self.member_bytes, self.total_bytes);
+        Some(GzipState { block, crc: self.crc.value(), member_bytes, total_bytes })
+    }
+
+    /// The compressed side.
+    pub fn input(&mut self) -> &mut Input<'a> {
+        &mut self.input
+    }
+
     /// Makes `ready` non-empty, or reaches the end.
     fn advance(&mut self) -> io::Result<()> {
         while self.ready.is_empty() && self.state != State::End {
             match self.state {
                 State::Between(first) => self.begin_member(first)?,
-                State::Inside => self.inflate_some()?,
+                State::Inside | State::BlockBoundary => self.inflate_some()?,
                 State::End => {}
             }
         }
@@ -95,7 +156,7 @@ impl<'a> GzipReader<'a> {
 
     /// RFC 1952, section 2.3.
     fn skip_header(&mut self) -> io::Result<()> {
-        let start = self.input.offset;
+        let start = self.input.offset();
         for magic in [0x1f, 0x8b] {
             if self.header_byte(start)? != magic {
                 return Err(self.input.error("no gzip header at"));
@@ -134,7 +195,7 @@ impl<'a> GzipReader<'a> {
     }
 
     fn header_byte(&mut self, start: u64) -> io::Result<u8> {
-        if self.input.offset - start > MAX_HEADER_BYTES {
+        if self.input.offset() - start > MAX_HEADER_BYTES {
             return Err(self.input.error("gzip header is too long at"));
         }
         let byte = self.input.byte()?;
@@ -144,18 +205,19 @@ impl<'a> GzipReader<'a> {
 
     fn inflate_some(&mut self) -> io::Result<()> {
         let more = if self.input.fill()? { inflate_flags::TINFL_FLAG_HAS_MORE_INPUT } else { 0 };
+        let flags = more | inflate_flags::TINFL_FLAG_STOP_ON_BLOCK_BOUNDARY;
         let start = self.ready.end % WINDOW_BYTES;
         let (status, used, made) =
-            decompress(&mut self.inflate, self.input.unread(), &mut self.window, start, more);
+            decompress(&mut self.inflate, self.input.unread(), &mut self.window, start, flags);
         self.input.consume(used);
         self.ready = start..start + made;
         self.crc.update(&self.window[self.ready.clone()]);
         self.member_bytes += made as u64;
         self.total_bytes += made as u64;
+        self.state = State::Inside;
         match status {
-            TINFLStatus::Done => {
-                self.end_member()?;
-            }
+            TINFLStatus::Done => self.end_member()?,
+            TINFLStatus::BlockBoundary => self.state = State::BlockBoundary,
             TINFLStatus::NeedsMoreInput | TINFLStatus::HasMoreOutput => {}
             TINFLStatus::FailedCannotMakeProgress => {
                 return Err(self.input.error("gzip stream ends too early at"));
@@ -178,7 +240,8 @@ impl<'a> GzipReader<'a> {
     }
 
     fn check_ratio(&self) -> io::Result<()> {
-        let allowed = self.input.offset.saturating_mul(MAX_INFLATE_RATIO).max(FREE_INFLATED_BYTES);
+        let allowed =
+            self.input.offset().saturating_mul(MAX_INFLATE_RATIO).max(FREE_INFLATED_BYTES);
         if self.total_bytes <= allowed {
             return Ok(());
         }
@@ -196,66 +259,5 @@ impl Read for GzipReader<'_> {
         buffer[..count].copy_from_slice(&self.window[start..start + count]);
         self.ready.start += count;
         Ok(count)
-    }
-}
-
-/// The compressed side: a buffer, and the offset of its first unread byte in the stream.
-struct Input<'a> {
-    inner: Box<dyn Read + 'a>,
-    buffer: Box<[u8]>,
-    unread: std::ops::Range<usize>,
-    offset: u64,
-}
-
-impl Input<'_> {
-    /// Reads on when nothing is left; false at the end of the stream.
-    fn fill(&mut self) -> io::Result<bool> {
-        while self.unread.is_empty() {
-            match self.inner.read(&mut self.buffer) {
-                Ok(0) => return Ok(false),
-                Ok(count) => self.unread = 0..count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(true)
-    }
-
-    fn unread(&self) -> &[u8] {
-        &self.buffer[self.unread.clone()]
-    }
-
-    fn consume(&mut self, count: usize) {
-        self.unread.start += count;
-        self.offset += count as u64;
-    }
-
-    fn byte(&mut self) -> io::Result<u8> {
-        if !self.fill()? {
-            return Err(self.error("gzip stream ends too early at"));
-        }
-        let byte = self.buffer[self.unread.start];
-        self.consume(1);
-        Ok(byte)
-    }
-
-    /// A little-endian word.
-    fn word(&mut self) -> io::Result<u32> {
-        Ok(u32::from_le_bytes([self.byte()?, self.byte()?, self.byte()?, self.byte()?]))
-    }
-
-    /// Passes over padding; false when nothing else follows.
-    fn skip_zeros(&mut self) -> io::Result<bool> {
-        while self.fill()? {
-            if self.buffer[self.unread.start] != 0 {
-                return Ok(true);
-            }
-            self.consume(1);
-        }
-        Ok(false)
-    }
-
-    fn error(&self, what: &str) -> io::Error {
-        Error::new(Kind::Corrupt, format!("{what} compressed byte {}", self.offset)).into()
     }
 }

@@ -2,6 +2,8 @@
 
 use std::io::{self, Read};
 
+use serde::{Deserialize, Serialize};
+
 use super::MAX_HEADER_BYTES;
 use crate::digest::{Digest, Hasher};
 use crate::error::{Context, Error, Kind, Result};
@@ -15,6 +17,8 @@ pub struct Source<'a> {
     inner: &'a mut dyn Read,
     buffer: Box<[u8]>,
     unread: std::ops::Range<usize>,
+    /// What `hasher` has not seen starts here in `buffer`.
+    unhashed: usize,
     hasher: Hasher,
     /// The offset of the first unread byte in the tar.
     offset: u64,
@@ -26,6 +30,16 @@ pub struct Source<'a> {
     padding: u64,
 }
 
+/// Where a source stands between two members or in the middle of a payload.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct SourceState {
+    /// The offset in the tar.
+    pub offset: u64,
+    hasher: Vec<u8>,
+    payload_left: u64,
+    padding: u64,
+}
+
 impl<'a> Source<'a> {
     /// Reads the tar `inner` from its start; what is not file content goes to `record`.
     pub fn new(inner: &'a mut dyn Read, record: RecordWriter) -> Self {
@@ -33,6 +47,7 @@ impl<'a> Source<'a> {
             inner,
             buffer: vec![0; BUFFER_BYTES].into(),
             unread: 0..0,
+            unhashed: 0,
             hasher: Hasher::new(),
             offset: 0,
             record,
@@ -40,6 +55,45 @@ impl<'a> Source<'a> {
             payload_left: 0,
             padding: 0,
         }
+    }
+
+    /// Goes on where a source gave `state`; `inner` stands at the offset `start` of the tar, at or before that place.
+    pub fn resume(
+        inner: &'a mut dyn Read,
+        start: u64,
+        state: &SourceState,
+        record: RecordWriter,
+    ) -> Result<Self> {
+        let broken = || Error::new(Kind::Corrupt, "the state of a hash is damaged");
+        let skipped = state.offset.checked_sub(start).ok_or_else(broken)?;
+        let copied = io::copy(&mut inner.take(skipped), &mut io::sink());
+        if copied.context(|| "read the tar stream".into())? != skipped {
+            return Err(Error::new(Kind::Corrupt, "the tar ends before the checkpoint"));
+        }
+        Ok(Source {
+            hasher: Hasher::from_state(&state.hasher).ok_or_else(broken)?,
+            offset: state.offset,
+            payload_left: state.payload_left,
+            padding: state.padding,
+            ..Source::new(inner, record)
+        })
+    }
+
+    /// Where it stands; not to be asked for inside a header.
+    pub fn state(&mut self) -> SourceState {
+        self.hash();
+        SourceState {
+            offset: self.offset,
+            hasher: self.hasher.state(),
+            payload_left: self.payload_left,
+            padding: self.padding,
+        }
+    }
+
+    /// Hashes what has been taken.
+    fn hash(&mut self) {
+        self.hasher.update(&self.buffer[self.unhashed..self.unread.start]);
+        self.unhashed = self.unread.start;
     }
 
     /// The offset in the tar.
@@ -53,7 +107,8 @@ impl<'a> Source<'a> {
     }
 
     /// The digest and length of the whole tar, once it has been read, and the record.
-    pub fn finish(self) -> (Digest, u64, RecordWriter) {
+    pub fn finish(mut self) -> (Digest, u64, RecordWriter) {
+        self.hash();
         (self.hasher.finish(), self.offset, self.record)
     }
 
@@ -193,12 +248,10 @@ impl<'a> Source<'a> {
     /// Reads on when nothing is buffered; false at the end of the stream.
     fn fill(&mut self) -> Result<bool> {
         while self.unread.is_empty() {
+            self.hash();
             match self.inner.read(&mut self.buffer) {
                 Ok(0) => return Ok(false),
-                Ok(count) => {
-                    self.hasher.update(&self.buffer[..count]);
-                    self.unread = 0..count;
-                }
+                Ok(count) => (self.unread, self.unhashed) = (0..count, 0),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(Error::io("read the tar stream", error)),
             }

@@ -23,6 +23,8 @@
 mod reader;
 mod writer;
 
+use serde::{Deserialize, Serialize};
+
 pub use reader::{Frame, Item, RecordReader};
 pub use writer::RecordWriter;
 
@@ -55,6 +57,22 @@ pub struct Note {
     pub kept_as: u32,
     /// The path below `fs/`.
     pub path: Vec<u8>,
+}
+
+/// A record that is being written, at the end of a frame: what has to be kept to write on, or to read what there is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RecordState {
+    file_bytes: u64,
+    tar_bytes: u64,
+    index: Vec<u8>,
+    notes: Vec<u8>,
+}
+
+impl RecordState {
+    /// Bytes of the tar that are described.
+    pub fn tar_bytes(&self) -> u64 {
+        self.tar_bytes
+    }
 }
 
 #[cfg(test)]
@@ -110,6 +128,36 @@ mod tests {
         assert_eq!((members, offset), (3000, record.tar_bytes()));
         assert!(frames > 10, "{frames}");
         assert!(record.frame(offset).is_err());
+        fs_err::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn goes_on_from_a_state_and_reads_up_to_it() {
+        let path =
+            std::env::temp_dir().join(format!("vaquita-record-state-{}", std::process::id()));
+        let write = |writer: &mut RecordWriter, numbers: std::ops::Range<u32>| {
+            for number in numbers {
+                writer.literal(&[number as u8; 700]).unwrap();
+                writer.content(b"file", 0, 9, 9).unwrap();
+            }
+        };
+        let digest = Digest::of(b"the tar");
+        let mut writer = RecordWriter::new(fs_err::File::create(&path).unwrap().into()).unwrap();
+        write(&mut writer, 0..200);
+        let state = writer.state().unwrap();
+        write(&mut writer, 200..900);
+        drop(writer);
+        let file = || fs_err::File::options().read(true).write(true).open(&path).unwrap().into();
+        let partial = RecordReader::partial(file(), &state, "layer x").unwrap();
+        assert_eq!(partial.tar_bytes(), 200 * 709);
+        assert!(partial.frame(199 * 709).unwrap().tar_offset > 0);
+        let mut writer = RecordWriter::resume(file(), &state).unwrap();
+        write(&mut writer, 200..400);
+        writer.finish(digest).unwrap();
+        let resumed = open(&path).unwrap();
+        assert_eq!((resumed.tar_bytes(), resumed.diff_id()), (400 * 709, digest));
+        let frame = resumed.frame(300 * 709).unwrap();
+        assert!(frame.item(0).unwrap().is_some());
         fs_err::remove_file(&path).unwrap();
     }
 

@@ -17,11 +17,19 @@ pub struct RecordReader {
     file: File,
     /// For errors: "header record of layer sha256:...".
     name: String,
-    index_at: u64,
+    index: Index,
     frames: u64,
     tar_bytes: u64,
     diff_id: Digest,
     notes: Vec<Note>,
+}
+
+/// Where the index is.
+enum Index {
+    /// At this offset of the file, verified.
+    InFile(u64),
+    /// Not yet written.
+    Held(Vec<u8>),
 }
 
 /// The items of one frame.
@@ -103,7 +111,18 @@ impl RecordReader {
         check_index(&file, index_at..trailer_at, crc, guard, &name)?;
         let notes = parse_notes(&notes).ok_or_else(|| damaged(&name, "its notes are wrong"))?;
         let frames = index_bytes / INDEX_ENTRY_BYTES as u64;
-        Ok(RecordReader { file, name, index_at, frames, tar_bytes, diff_id, notes })
+        let index = Index::InFile(index_at);
+        Ok(RecordReader { file, name, index, frames, tar_bytes, diff_id, notes })
+    }
+
+    /// The part of a record that was written when its writer gave `state`. It has no diff ID yet.
+    pub fn partial(file: File, state: &RecordState, layer: &str) -> Result<RecordReader> {
+        let name = format!("header record of {layer}");
+        let notes = parse_notes(&state.notes);
+        let notes = notes.ok_or_else(|| damaged(&name, "its notes are wrong"))?;
+        let frames = (state.index.len() / INDEX_ENTRY_BYTES) as u64;
+        let (index, tar_bytes) = (Index::Held(state.index.clone()), state.tar_bytes);
+        Ok(RecordReader { file, name, index, frames, tar_bytes, diff_id: Digest::of(b""), notes })
     }
 
     /// The SHA-256 of the tar.
@@ -137,9 +156,14 @@ impl RecordReader {
 
     fn entry(&self, number: u64) -> Result<Entry> {
         let mut bytes = [0; INDEX_ENTRY_BYTES];
-        let at = self.index_at + number * INDEX_ENTRY_BYTES as u64;
-        read_exact(&self.file, &mut bytes, at, &self.name)?;
-        let mut fields = Fields(&bytes);
+        let at = number * INDEX_ENTRY_BYTES as u64;
+        let mut fields = match &self.index {
+            Index::InFile(start) => {
+                read_exact(&self.file, &mut bytes, start + at, &self.name)?;
+                Fields(&bytes)
+            }
+            Index::Held(entries) => Fields(entries.get(at as usize..).unwrap_or_default()),
+        };
         fields.entry().ok_or_else(|| damaged(&self.name, "its index is too short"))
     }
 

@@ -1,7 +1,7 @@
 //! Writing a header record as the tar goes by.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 
 use miniz_oxide::deflate::core::{
     CompressorOxide, TDEFLFlush, TDEFLStatus, compress, create_comp_flags_from_zip_params,
@@ -41,21 +41,54 @@ impl RecordWriter {
     pub fn new(mut file: File) -> io::Result<RecordWriter> {
         file.write_all(MAGIC)?;
         file.write_all(&VERSION.to_le_bytes())?;
-        let flags = create_comp_flags_from_zip_params(LEVEL, RAW, 0);
-        Ok(RecordWriter {
-            file,
+        let start = RecordState {
             file_bytes: HEAD_BYTES,
-            raw: Vec::with_capacity(FRAME_BYTES),
-            open_literal: None,
-            frame_at: 0,
             tar_bytes: 0,
             index: Vec::new(),
             notes: Vec::new(),
+        };
+        Ok(RecordWriter::at(file, start))
+    }
+
+    /// Goes on where a writer gave `state`; what `file` has behind it is cut off.
+    pub fn resume(mut file: File, state: &RecordState) -> io::Result<RecordWriter> {
+        file.set_len(state.file_bytes)?;
+        file.seek(SeekFrom::Start(state.file_bytes))?;
+        Ok(RecordWriter::at(file, state.clone()))
+    }
+
+    fn at(file: File, state: RecordState) -> RecordWriter {
+        let flags = create_comp_flags_from_zip_params(LEVEL, RAW, 0);
+        RecordWriter {
+            file,
+            file_bytes: state.file_bytes,
+            raw: Vec::with_capacity(FRAME_BYTES),
+            open_literal: None,
+            frame_at: state.tar_bytes,
+            tar_bytes: state.tar_bytes,
+            index: state.index,
+            notes: state.notes,
             deflate: Box::new(CompressorOxide::new(flags)),
             // Twice the input: more than deflate's worst case, so a frame is packed in one step.
             packed: vec![0; 2 * FRAME_BYTES].into(),
             crc: Crc::new(),
+        }
+    }
+
+    /// Ends the frame under way and tells where the record stands. The file has to be synced before it is relied on.
+    pub fn state(&mut self) -> io::Result<RecordState> {
+        self.end_frame()?;
+        Ok(RecordState {
+            file_bytes: self.file_bytes,
+            tar_bytes: self.tar_bytes,
+            index: self.index.clone(),
+            notes: self.notes.clone(),
         })
+    }
+
+    /// The file, to be synced.
+    pub fn file(&self) -> &File {
+        &self.file
     }
 
     /// Bytes of the tar that are described so far.

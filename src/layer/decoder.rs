@@ -1,0 +1,230 @@
+//! A layer's blob as its uncompressed tar, verified, with states from which another process can go on.
+
+use std::io::{self, Read};
+
+use serde::{Deserialize, Serialize};
+
+use super::gzip::{GzipReader, GzipState};
+use super::input::Input;
+use crate::digest::{Digest, Hasher};
+use crate::error::{Context, Error, Kind, Result};
+
+/// The first bytes of the compressions that layers come in, and of those that are told by name.
+const MAGICS: [(&[u8], &str); 4] =
+    [(b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"BZh", "bzip2"), (b"\xfd7zXZ", "xz")];
+
+/// The uncompressed bytes of a stream that is gzip, or not compressed at all.
+///
+/// With a digest to expect, the end is an error unless the compressed bytes have it: whoever reads to the end has read
+/// what was asked for.
+pub struct Decoder<'a> {
+    form: Form<'a>,
+    expected: Option<Digest>,
+    /// Uncompressed bytes handed out, all of them since the start of the stream.
+    offset: u64,
+}
+
+enum Form<'a> {
+    Plain(Input<'a>),
+    Gzip(GzipReader<'a>),
+}
+
+/// Where a stream can be taken up again.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct DecoderState {
+    blob_offset: u64,
+    hasher: Vec<u8>,
+    tar_offset: u64,
+    form: FormState,
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+enum FormState {
+    Plain,
+    Gzip(GzipState),
+}
+
+impl DecoderState {
+    /// The offset in the compressed stream at which to go on.
+    pub fn blob_offset(&self) -> u64 {
+        self.blob_offset
+    }
+
+    /// The offset in the uncompressed stream.
+    pub fn tar_offset(&self) -> u64 {
+        self.tar_offset
+    }
+
+    /// How many of the last uncompressed bytes are needed to go on.
+    pub fn history_bytes(&self) -> u64 {
+        match &self.form {
+            FormState::Plain => 0,
+            FormState::Gzip(state) => state.history_bytes().min(self.tar_offset),
+        }
+    }
+}
+
+impl<'a> Decoder<'a> {
+    /// Finds out by the first bytes of `reader` what it is. Compressions that are not supported are refused by name;
+    /// what looks like none is passed on as it is.
+    pub fn open(mut reader: Box<dyn Read + 'a>, expected: Option<Digest>) -> Result<Decoder<'a>> {
+        let mut head = Vec::new();
+        let read = reader.by_ref().take(8).read_to_end(&mut head);
+        read.context(|| "read compressed stream".into())?;
+        let found = MAGICS.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, name)| *name);
+        let whole = Box::new(io::Cursor::new(head).chain(reader));
+        let input = match expected {
+            Some(_) => Input::hashed(whole, 0, Hasher::new()),
+            None => Input::new(whole),
+        };
+        let form = match found {
+            None => Form::Plain(input),
+            Some("gzip") => Form::Gzip(GzipReader::new(input)),
+            Some(name) => {
+                let message =
+                    format!("read compressed stream: {name} compression is not supported");
+                return Err(Error::new(Kind::Unsupported, message));
+            }
+        };
+        Ok(Decoder { form, expected, offset: 0 })
+    }
+
+    /// Goes on where another decoder gave `state`: `reader` gives the compressed bytes from `blob_offset` on, and
+    /// `history` is the end of what was decoded, `history_bytes` of it.
+    pub fn resume(
+        reader: Box<dyn Read + 'a>,
+        state: &DecoderState,
+        history: &[u8],
+        expected: Digest,
+    ) -> Result<Decoder<'a>> {
+        let broken = || Error::new(Kind::Corrupt, "the state of a hash is damaged");
+        let hasher = Hasher::from_state(&state.hasher).ok_or_else(broken)?;
+        let input = Input::hashed(reader, state.blob_offset, hasher);
+        let form = match &state.form {
+            FormState::Plain => Form::Plain(input),
+            FormState::Gzip(gzip) => Form::Gzip(GzipReader::resume(input, gzip, history)),
+        };
+        Ok(Decoder { form, expected: Some(expected), offset: state.tar_offset })
+    }
+
+    /// Where this stream can be taken up again, if it can be just here.
+    pub fn state(&mut self) -> Option<DecoderState> {
+        let form = match &mut self.form {
+            Form::Plain(_) => FormState::Plain,
+            Form::Gzip(reader) => FormState::Gzip(reader.state()?),
+        };
+        let tar_offset = self.offset;
+        let input = self.input();
+        let blob_offset = input.offset();
+        Some(DecoderState { blob_offset, hasher: input.hasher()?.state(), tar_offset, form })
+    }
+
+    /// Uncompressed bytes handed out since the start of the stream.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    fn input(&mut self) -> &mut Input<'a> {
+        match &mut self.form {
+            Form::Plain(input) => input,
+            Form::Gzip(reader) => reader.input(),
+        }
+    }
+
+    fn verify(&mut self) -> io::Result<()> {
+        let Some(expected) = self.expected else { return Ok(()) };
+        let found = self.input().hasher().map(|hasher| hasher.clone().finish());
+        if found == Some(expected) {
+            return Ok(());
+        }
+        let found = found.map(|digest| digest.to_string()).unwrap_or_default();
+        let message = format!("content of {expected} has the digest {found}");
+        Err(Error::new(Kind::Corrupt, message).into())
+    }
+}
+
+impl Read for Decoder<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = match &mut self.form {
+            Form::Gzip(reader) => reader.read(buffer)?,
+            Form::Plain(input) => {
+                input.fill()?;
+                let count = input.unread().len().min(buffer.len());
+                buffer[..count].copy_from_slice(&input.unread()[..count]);
+                input.consume(count);
+                count
+            }
+        };
+        self.offset += count as u64;
+        if count == 0 && !buffer.is_empty() {
+            self.verify()?;
+        }
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::gzip::GzipWriter;
+    use super::*;
+    use std::io::Write;
+
+    fn gzipped(bytes: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut writer = GzipWriter::new(&mut out, 6);
+        writer.write_all(bytes).unwrap();
+        writer.finish().unwrap();
+        out
+    }
+
+    #[test]
+    fn tells_compressions_apart() {
+        let packed = gzipped(b"content");
+        for (bytes, expected) in [(&packed[..], &b"content"[..]), (b"plain", b"plain"), (b"", b"")]
+        {
+            let mut out = Vec::new();
+            Decoder::open(Box::new(bytes), None).unwrap().read_to_end(&mut out).unwrap();
+            assert_eq!(out, expected);
+        }
+        for (bytes, why) in
+            [(&b"\x28\xb5\x2f\xfd.."[..], "zstd"), (b"BZh9", "bzip2"), (b"\xfd7zXZ\0", "xz")]
+        {
+            let error = Decoder::open(Box::new(bytes), None).err().unwrap();
+            assert!(
+                error.to_string().contains(why) && error.kind() == Kind::Unsupported,
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn verifies_and_goes_on_verifying_after_a_stop() {
+        let noise = |i: u32| i.wrapping_mul(0x9e37_79b9).rotate_left(i % 31) as u8 & 63;
+        let bytes: Vec<u8> = (0..400_000).map(noise).collect();
+        for blob in [gzipped(&bytes), bytes.clone()] {
+            let digest = Digest::of(&blob);
+            let mut wrong = Decoder::open(Box::new(&blob[..]), Some(Digest::of(b"x"))).unwrap();
+            let error = Error::io("x", io::copy(&mut wrong, &mut io::sink()).unwrap_err());
+            assert!(error.kind() == Kind::Corrupt && error.to_string().contains("has the digest"));
+
+            let mut decoder = Decoder::open(Box::new(&blob[..]), Some(digest)).unwrap();
+            let (mut out, mut chunk, mut resumed) = (Vec::new(), vec![0; 60_000], 0);
+            loop {
+                let count = decoder.read(&mut chunk).unwrap();
+                out.extend(&chunk[..count]);
+                if count == 0 {
+                    break;
+                }
+                let Some(state) = decoder.state() else { continue };
+                let rest = Box::new(&blob[state.blob_offset() as usize..]);
+                let history = &out[out.len() - state.history_bytes() as usize..];
+                let mut again = Decoder::resume(rest, &state, history, digest).unwrap();
+                let mut whole = out.clone();
+                again.read_to_end(&mut whole).unwrap();
+                assert!(whole == bytes);
+                resumed += 1;
+            }
+            assert!(out == bytes && resumed > 2, "{resumed}");
+        }
+    }
+}
