@@ -5,7 +5,7 @@
 use miniserde::Deserialize;
 
 use super::challenge::{self, Challenge};
-use super::client::{Answer, Client, Question, locked};
+use super::client::{Access, Answer, Client, Question, locked};
 use super::{failure, location};
 use crate::error::{Error, Kind, Result};
 use crate::json;
@@ -88,17 +88,16 @@ impl Client {
     ) -> Result<String> {
         let reference = question.reference;
         let doing = format!("{}: get token from {}", question.doing, location::origin(realm));
-        let default_scope = format!("repository:{}:pull", reference.repository());
-        let scope = challenge.parameter("scope").unwrap_or(&default_scope);
-        let service = challenge.parameter("service");
-        let url = token_url(realm, service, scope);
+        let scopes = scopes(reference.repository(), question.access, challenge.parameter("scope"));
+        let url = token_url(realm, challenge.parameter("service"), &scopes);
         self.check_hop(home, &url).map_err(|e| failure::of_transport(e, &doing))?;
+        let mut asking = Question::get(reference, String::new(), Vec::new(), doing.clone());
+        asking.access = question.access;
         let answer = self
-            .send(&url, &[], self.basic(reference).as_deref())
+            .send(&url, location::origin(&url), &asking, self.basic(reference).as_deref())
             .map_err(|e| failure::of_transport(e, &doing))?;
         if answer.status() != 200 {
-            let question = Question { reference, path: String::new(), headers: Vec::new(), doing };
-            return Err(failure::of_status(answer, &question));
+            return Err(failure::of_status(answer, &asking));
         }
         let bytes = failure::read_limited(answer, MAX_TOKEN_ANSWER_BYTES, &doing)?;
         let answer: TokenAnswer = json::parse(&bytes, &format!("token of {}", question.doing))?;
@@ -118,15 +117,34 @@ impl Client {
     }
 }
 
-fn token_url(realm: &str, service: Option<&str>, scope: &str) -> String {
-    let mut url = realm.to_string();
-    for (name, value) in [("service", service), ("scope", Some(scope))] {
-        if let Some(value) = value {
-            url.push(if url.contains('?') { '&' } else { '?' });
-            url.push_str(name);
-            url.push('=');
-            percent_encode(value, &mut url);
+/// The scopes to ask a token for: the registry's, and those that the question needs anyway where it is to push, for a
+/// registry asks for one at a time and a token takes the place of the one before.
+fn scopes(repository: &str, access: Access, asked_for: Option<&str>) -> Vec<String> {
+    let mut scopes: Vec<String> =
+        asked_for.unwrap_or_default().split_whitespace().map(str::to_string).collect();
+    let mut needs = Vec::new();
+    match access {
+        Access::Pull if !scopes.is_empty() => {}
+        Access::Pull => needs.push(format!("repository:{repository}:pull")),
+        Access::Push(from) => {
+            needs.push(format!("repository:{repository}:pull,push"));
+            needs.extend(from.map(|from| format!("repository:{from}:pull")));
         }
+    }
+    needs.retain(|need| !scopes.contains(need));
+    scopes.extend(needs);
+    scopes
+}
+
+fn token_url(realm: &str, service: Option<&str>, scopes: &[String]) -> String {
+    let mut url = realm.to_string();
+    let service = service.map(|service| ("service", service));
+    let scopes = scopes.iter().map(|scope| ("scope", scope.as_str()));
+    for (name, value) in service.into_iter().chain(scopes) {
+        url.push(if url.contains('?') { '&' } else { '?' });
+        url.push_str(name);
+        url.push('=');
+        percent_encode(value, &mut url);
     }
     url
 }
@@ -184,7 +202,26 @@ mod tests {
             ("https://a/t?k=v", None, "https://a/t?k=v&scope=r:x/y:p"),
             ("https://a/t", Some("a&b=c"), "https://a/t?service=a%26b%3Dc&scope=r:x/y:p"),
         ] {
-            assert_eq!(token_url(realm, service, "r:x/y:p"), expected);
+            assert_eq!(token_url(realm, service, &["r:x/y:p".to_string()]), expected);
+        }
+        let two = ["a:b:c,d".to_string(), "e".to_string()];
+        assert_eq!(token_url("https://a/t", None, &two), "https://a/t?scope=a:b:c,d&scope=e");
+    }
+
+    #[test]
+    fn asks_for_what_a_push_needs() {
+        for (access, asked_for, expected) in [
+            (Access::Pull, None, "repository:x:pull"),
+            (Access::Pull, Some("registry:catalog:*"), "registry:catalog:*"),
+            (Access::Push(None), None, "repository:x:pull,push"),
+            (Access::Push(None), Some("repository:x:pull,push"), "repository:x:pull,push"),
+            (
+                Access::Push(Some("y")),
+                Some("repository:x:pull"),
+                "repository:x:pull repository:x:pull,push repository:y:pull",
+            ),
+        ] {
+            assert_eq!(scopes("x", access, asked_for).join(" "), expected);
         }
     }
 

@@ -33,7 +33,7 @@ impl Client {
             _ => vec![("range", format!("bytes={offset}-"))],
         };
         let path = format!("blobs/{digest}");
-        let answer = self.ask(&Question { reference, path, headers, doing: doing.clone() })?;
+        let answer = self.ask(&Question::get(reference, path, headers, doing.clone()))?;
         let start = start_of(&answer, offset, &doing)?;
         let mut body = Body { doing, digest, size: blob.size, position: start, answer: None };
         let length = answer.response.body().content_length();

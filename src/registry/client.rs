@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ureq::Body;
-use ureq::http::Response;
+use ureq::http::{Method, Request, Response};
+use ureq::{Body, SendBody};
 
 use super::authorize::Grants;
 use super::location::{self, Policy};
@@ -83,16 +83,79 @@ pub struct Client {
 /// One thing to ask a registry for.
 pub(super) struct Question<'a> {
     pub(super) reference: &'a Reference,
-    /// What follows `/v2/<repository>/`.
-    pub(super) path: String,
+    /// All but GET and HEAD change something: only who knows what may ask them twice.
+    pub(super) method: Method,
+    pub(super) place: Place,
     pub(super) headers: Vec<(&'static str, String)>,
+    pub(super) content: Content<'a>,
+    pub(super) access: Access<'a>,
+    /// The statuses that answer it; any other is an error.
+    pub(super) accepts: &'static [u16],
     /// The question in words: `get manifest of busybox:latest`.
     pub(super) doing: String,
+}
+
+/// Where a question goes.
+pub(super) enum Place {
+    /// What follows `/v2/<repository>/` on the registry.
+    Path(String),
+    /// Where an answer of the registry at `home` (`scheme://host[:port]`) sent us: the session of an upload.
+    #[allow(dead_code)] // for uploads
+    Url { url: String, home: String },
+}
+
+/// What a question carries.
+pub(super) enum Content<'a> {
+    None,
+    #[allow(dead_code)] // for uploads
+    Bytes(&'a [u8]),
+    /// As many bytes of a stream that is opened anew each time that the question is asked.
+    #[allow(dead_code)] // for uploads
+    Stream(u64, &'a (dyn Fn() -> Result<Box<dyn Read + 'a>> + 'a)),
+}
+
+/// What must be granted to whoever asks (distribution spec, "Token Scope").
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access<'a> {
+    Pull,
+    /// To pull and push; and to pull from another repository too, if one is named.
+    #[allow(dead_code)] // for uploads
+    Push(Option<&'a str>),
+}
+
+impl<'a> Question<'a> {
+    /// GET what follows `/v2/<repository>/`.
+    pub(super) fn get(
+        reference: &'a Reference,
+        path: String,
+        headers: Vec<(&'static str, String)>,
+        doing: String,
+    ) -> Question<'a> {
+        Question {
+            reference,
+            method: Method::GET,
+            place: Place::Path(path),
+            headers,
+            content: Content::None,
+            access: Access::Pull,
+            accepts: &[200, 206],
+            doing,
+        }
+    }
+
+    /// Whether it asks for a manifest.
+    pub(super) fn is_for_manifest(&self) -> bool {
+        let is_manifest =
+            matches!(&self.place, Place::Path(path) if path.starts_with("manifests/"));
+        is_manifest && self.method == Method::GET
+    }
 }
 
 /// An answer before its status is judged.
 pub(super) struct Answer {
     pub(super) response: Response<Body>,
+    /// The URL that it answers, redirects followed.
+    pub(super) url: String,
     /// `scheme://host[:port]` of who gave it: the registry, or where it redirected to.
     pub(super) origin: String,
     /// The registry itself gave it. Another host's 401 is answered with nothing.
@@ -152,7 +215,7 @@ impl Client {
         })
     }
 
-    /// Asks, authorizes once if the registry wants it, and returns an answer of status 200 or 206.
+    /// Asks, authorizes once if the registry wants it, and returns an answer of a status that the question accepts.
     pub(super) fn ask(&self, question: &Question) -> Result<Answer> {
         let held = locked(&self.grants).find(question.reference);
         let mut answer = self.ask_with(question, held.as_deref())?;
@@ -160,30 +223,36 @@ impl Client {
             let fresh = self.authorize(question, answer)?;
             answer = self.ask_with(question, Some(&fresh))?;
         }
-        match answer.status() {
-            200 | 206 => Ok(answer),
-            _ => Err(failure::of_status(answer, question)),
+        match question.accepts.contains(&answer.status()) {
+            true => Ok(answer),
+            false => Err(failure::of_status(answer, question)),
         }
     }
 
     /// TLS first; plain HTTP only if the host shows that it speaks that, and may.
     fn ask_with(&self, question: &Question, authorization: Option<&str>) -> Result<Answer> {
+        let path = match &question.place {
+            Place::Path(path) => path,
+            Place::Url { url, home } => {
+                let answer = self.send(url, home, question, authorization);
+                return answer.map_err(|e| failure::of_transport(e, &question.doing));
+            }
+        };
         let host = location::wire_name(question.reference.registry());
-        let url = |scheme: &str| {
-            let repository = question.reference.repository();
-            format!("{scheme}://{host}/v2/{repository}/{}", question.path)
+        let send = |scheme: &str| {
+            let home = format!("{scheme}://{host}");
+            let url = format!("{home}/v2/{}/{path}", question.reference.repository());
+            self.send(&url, &home, question, authorization)
         };
         if !locked(&self.plain_hosts).iter().any(|plain| plain == host) {
-            let result = self.send(&url("https"), &question.headers, authorization);
+            let result = send("https");
             let may_be_plain = self.policy(host) != Policy::Verified;
             match result {
                 Err(ureq::Error::Other(cause)) if may_be_plain && cause.is::<SpeaksPlain>() => {}
                 result => return result.map_err(|e| failure::of_transport(e, &question.doing)),
             }
         }
-        let answer = self
-            .send(&url("http"), &question.headers, authorization)
-            .map_err(|e| failure::of_transport(e, &question.doing))?;
+        let answer = send("http").map_err(|e| failure::of_transport(e, &question.doing))?;
         let mut plain_hosts = locked(&self.plain_hosts);
         if !plain_hosts.iter().any(|plain| plain == host) {
             plain_hosts.push(host.to_string());
@@ -191,28 +260,24 @@ impl Client {
         Ok(answer)
     }
 
-    /// One GET and the redirects that it meets. `authorization` goes to the origin of `url` only: what a registry
-    /// redirects to is a blob store of someone else.
+    /// One question to `url` and the redirects that it meets. `authorization` goes to the origin `home` only: what a
+    /// registry redirects to is a blob store of someone else.
     pub(super) fn send(
         &self,
         url: &str,
-        headers: &[(&'static str, String)],
+        home: &str,
+        question: &Question,
         authorization: Option<&str>,
     ) -> Result<Answer, ureq::Error> {
-        let home = location::origin(url);
         let mut url = url.to_string();
         for _ in 0..=MAX_REDIRECTS {
-            let mut request = self.agent.get(&url);
-            for (name, value) in headers {
-                request = request.header(*name, value);
-            }
             let origin = location::origin(&url).to_string();
             let is_home = origin == home;
-            if let Some(value) = authorization.filter(|_| is_home) {
-                request = request.header("authorization", value);
-            }
-            let answer = Answer { response: request.call()?, origin, is_home };
-            let Some(next) = redirect(&answer).map(|to| location::follow(&url, to)) else {
+            let response = self.exchange(&url, question, authorization.filter(|_| is_home))?;
+            let answer = Answer { response, url, origin, is_home };
+            let Some(next) =
+                redirect(&answer, question).map(|to| location::follow(&answer.url, to))
+            else {
                 return Ok(answer);
             };
             self.check_hop(home, &next)?;
@@ -220,6 +285,31 @@ impl Client {
             url = next;
         }
         Err(ureq::Error::TooManyRedirects)
+    }
+
+    /// One request and its response.
+    fn exchange(
+        &self,
+        url: &str,
+        question: &Question,
+        authorization: Option<&str>,
+    ) -> Result<Response<Body>, ureq::Error> {
+        let mut request = Request::builder().method(question.method.clone()).uri(url);
+        for (name, value) in &question.headers {
+            request = request.header(*name, value);
+        }
+        if let Some(value) = authorization {
+            request = request.header("authorization", value);
+        }
+        let (size_bytes, mut content): (u64, Box<dyn Read>) = match question.content {
+            Content::None => return self.agent.run(request.body(SendBody::none())?),
+            Content::Bytes(bytes) => (bytes.len() as u64, Box::new(bytes)),
+            Content::Stream(size_bytes, open) => {
+                (size_bytes, open().map_err(|e| ureq::Error::Other(Box::new(e)))?)
+            }
+        };
+        let request = request.header("content-length", size_bytes);
+        self.agent.run(request.body(SendBody::from_reader(&mut content))?)
     }
 
     /// Refuses a way from TLS to plain HTTP, unless it leads to a host that is let off, and any to another protocol.
@@ -241,9 +331,12 @@ impl Client {
     }
 }
 
-fn redirect(answer: &Answer) -> Option<&str> {
-    let moved = matches!(answer.status(), 301 | 302 | 303 | 307 | 308);
-    answer.header("location").filter(|_| moved)
+/// Where a redirect leads. One that would turn another method into GET (RFC 9110, section 15.4) is none.
+fn redirect<'a>(answer: &'a Answer, question: &Question) -> Option<&'a str> {
+    let keeps_method = matches!(answer.status(), 307 | 308);
+    let may_be_get = matches!(answer.status(), 301..=303)
+        && matches!(question.method, Method::GET | Method::HEAD);
+    answer.header("location").filter(|_| keeps_method || may_be_get)
 }
 
 /// The value behind `mutex`. A thread that panicked while it held the lock left a list that is still a list.

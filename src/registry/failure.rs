@@ -5,7 +5,7 @@ use std::io::{self, Read};
 
 use miniserde::Deserialize;
 
-use super::client::{Answer, Question};
+use super::client::{Access, Answer, Question};
 use crate::error::{Error, Kind, Result};
 use crate::json;
 
@@ -28,15 +28,17 @@ struct ErrorEntry {
 /// The error for an answer that is not what was asked for.
 pub(super) fn of_status(answer: Answer, question: &Question) -> Error {
     let (status, origin, is_home) = (answer.status(), answer.origin.clone(), answer.is_home);
-    let words = its_words(answer);
+    let (code, words) = its_words(answer).unzip();
     let reference = question.reference;
-    let is_manifest = question.path.starts_with("manifests/");
-    if status == 404 && is_manifest {
+    if status == 404 && question.is_for_manifest() {
         let words = words.as_deref().unwrap_or("manifest unknown");
         let message = format!("manifest for {} not found: {words}", reference.familiar());
         return Error::new(Kind::NotFound, message);
     }
     let (kind, meaning) = meaning(status);
+    if kind == Kind::Unauthorized && is_home && question.access != Access::Pull {
+        return Error::new(kind, refusal(status, code, words));
+    }
     let mut message = format!("{}: {origin} answers {status} {meaning}", question.doing);
     if kind == Kind::Unauthorized && is_home {
         message.push_str(&format!(" to repository {}", reference.repository()));
@@ -62,15 +64,28 @@ fn meaning(status: u16) -> (Kind, &'static str) {
     }
 }
 
-/// The first message of an error document; nothing if the body is anything else.
-fn its_words(answer: Answer) -> Option<String> {
+/// What docker says when a push is not allowed: the registry's code and message, or what the code would have been.
+fn refusal(status: u16, code: Option<String>, words: Option<String>) -> String {
+    let (default_code, default_words) = match status {
+        401 => ("unauthorized", "authentication required"),
+        _ => ("denied", "requested access to the resource is denied"),
+    };
+    let code = code.filter(|code| !code.is_empty()).map(|code| code.to_lowercase());
+    let code = code.map_or(default_code.to_string(), |code| code.replace('_', " "));
+    format!("{code}: {}", words.unwrap_or(default_words.to_string()))
+}
+
+/// The first code and message of an error document; nothing if the body is anything else.
+fn its_words(answer: Answer) -> Option<(String, String)> {
     let mut bytes = Vec::new();
     let body = answer.response.into_body().into_reader();
     body.take(MAX_ERROR_DOCUMENT_BYTES).read_to_end(&mut bytes).ok()?;
     let document: ErrorDocument = json::parse(&bytes, "error").ok()?;
     let first = document.errors?.into_iter().next()?;
-    let words = first.message.filter(|m| !m.is_empty()).or(first.code)?;
-    Some(printable(&words))
+    let code = printable(&first.code.unwrap_or_default());
+    let words = first.message.map(|words| printable(&words)).filter(|words| !words.is_empty());
+    let words = words.or((!code.is_empty()).then(|| code.clone()))?;
+    Some((code, words))
 }
 
 /// A remote's words on one line, without control characters and not too many of them.
@@ -141,6 +156,19 @@ mod tests {
     fn keeps_words_on_one_line() {
         assert_eq!(printable("a\n\u{1b}[31mb"), "a  [31mb");
         assert_eq!(printable(&"é".repeat(1000)).chars().count(), MAX_SHOWN_CHARS);
+    }
+
+    #[test]
+    fn refuses_pushes_in_dockers_words() {
+        let text = |text: &str| Some(text.to_string());
+        for (status, code, words, expected) in [
+            (401, None, None, "unauthorized: authentication required"),
+            (403, None, None, "denied: requested access to the resource is denied"),
+            (401, text("DENIED"), text("no"), "denied: no"),
+            (403, text("NAME_INVALID"), text("bad"), "name invalid: bad"),
+        ] {
+            assert_eq!(refusal(status, code, words), expected);
+        }
     }
 
     #[test]

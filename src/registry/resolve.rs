@@ -65,8 +65,7 @@ impl Client {
             return Err(Error::new(Kind::Invalid, message));
         }
         let path = format!("blobs/{digest}");
-        let answer =
-            self.ask(&Question { reference, path, headers: Vec::new(), doing: doing.clone() })?;
+        let answer = self.ask(&Question::get(reference, path, Vec::new(), doing.clone()))?;
         let bytes = failure::read_limited(answer, MAX_DOCUMENT_BYTES as u64, &doing)?;
         check_digest(&bytes, digest, &doing, "is asked for")?;
         Ok(bytes)
@@ -76,12 +75,9 @@ impl Client {
     fn document(&self, reference: &Reference, what: &str) -> Result<Fetched> {
         let accept = [OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST].join(", ");
         let doing = format!("get {what}");
-        let answer = self.ask(&Question {
-            reference,
-            path: format!("manifests/{}", reference.manifest_key()),
-            headers: vec![("accept", accept)],
-            doing: doing.clone(),
-        })?;
+        let path = format!("manifests/{}", reference.manifest_key());
+        let headers = vec![("accept", accept)];
+        let answer = self.ask(&Question::get(reference, path, headers, doing.clone()))?;
         let content_type = answer.header("content-type").unwrap_or_default();
         let content_type = content_type.split(';').next().unwrap_or_default().trim().to_string();
         if content_type == "text/html" {
