@@ -25,6 +25,8 @@ pub enum Kind {
     Corrupt,
     /// The disk is full or a quota is reached.
     NoSpace,
+    /// The caller no longer wants it.
+    Cancelled,
     /// The kernel or the platform lacks what was asked for.
     Unsupported,
     /// The container's command exists but cannot be executed (exit code 126).

@@ -4,6 +4,8 @@
 mod debian;
 #[path = "registry/hostile.rs"]
 mod hostile;
+#[path = "registry/link.rs"]
+mod link;
 #[path = "registry/server.rs"]
 mod server;
 #[path = "registry/tls.rs"]

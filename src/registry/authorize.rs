@@ -6,6 +6,7 @@ use miniserde::Deserialize;
 
 use super::challenge::{self, Challenge};
 use super::client::{Access, Answer, Client, Question, locked};
+use super::retry::Retry;
 use super::{failure, location};
 use crate::error::{Error, Kind, Result};
 use crate::json;
@@ -54,7 +55,12 @@ struct TokenAnswer {
 
 impl Client {
     /// The `Authorization` value that answers `refusal`, kept for the next question about the same repository.
-    pub(super) fn authorize(&self, question: &Question, refusal: Answer) -> Result<String> {
+    pub(super) fn authorize(
+        &self,
+        question: &Question,
+        refusal: Answer,
+        retry: &mut Retry,
+    ) -> Result<String> {
         let headers = refusal.response.headers().get_all("www-authenticate");
         let challenges: Vec<Challenge> = headers
             .iter()
@@ -67,7 +73,7 @@ impl Client {
             (Some(challenge), Some(realm), _) => {
                 let home = refusal.origin.clone();
                 refusal.drain();
-                format!("Bearer {}", self.token(question, challenge, realm, &home)?)
+                format!("Bearer {}", self.token(question, challenge, realm, &home, retry)?)
             }
             (_, _, Some(basic)) if challenges.iter().any(|c| c.scheme == "basic") => {
                 refusal.drain();
@@ -85,6 +91,7 @@ impl Client {
         challenge: &Challenge,
         realm: &str,
         home: &str,
+        retry: &mut Retry,
     ) -> Result<String> {
         let reference = question.reference;
         let doing = format!("{}: get token from {}", question.doing, location::origin(realm));
@@ -96,6 +103,7 @@ impl Client {
         let answer = self
             .send(&url, location::origin(&url), &asking, self.basic(reference).as_deref())
             .map_err(|e| failure::of_transport(e, &doing))?;
+        answer.tell(retry);
         if answer.status() != 200 {
             return Err(failure::of_status(answer, &asking));
         }

@@ -1,18 +1,24 @@
-//! Blobs as streams, from any offset, with their length held to what the manifest says.
+//! Blobs as streams, from any offset, with their length held to what the manifest says. A stream outlives the connection
+//! that it comes over: where one is lost, the rest is asked for over the next.
 
 use std::io::{self, Read};
 
 use super::client::{Answer, Client, Question};
 use super::failure;
+use super::retry::Retry;
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::oci::manifest::Descriptor;
 use crate::reference::Reference;
 
+/// What a server sends again, because it knows no ranges, is read and forgotten in pieces of this size.
+const SKIP_BYTES: usize = 16 << 10;
+
 impl Client {
     /// The bytes of `blob` from `offset` on, as they arrive. The stream ends after `blob.size - offset` bytes or fails;
-    /// its digest is the reader's to check. After a failure of `Kind::Unavailable` the caller may ask again from where
-    /// it stands.
+    /// its digest is the reader's to check. It asks for the rest again when a connection is lost: `Kind::Unavailable`
+    /// means that this, too, has failed as often as the options say without bytes between. `Kind::Cancelled`: the
+    /// options' `stop` was set.
     pub fn blob(
         &self,
         reference: &Reference,
@@ -28,23 +34,19 @@ impl Client {
         if offset == blob.size {
             return Ok(Box::new(io::empty()));
         }
-        let headers = match offset {
-            0 => Vec::new(),
-            _ => vec![("range", format!("bytes={offset}-"))],
+        let mut body = Body {
+            client: self.clone(),
+            reference: reference.clone(),
+            retry: self.retry(),
+            doing,
+            digest,
+            size: blob.size,
+            position: offset,
+            state: State::Lost,
         };
-        let path = format!("blobs/{digest}");
-        let answer = self.ask(&Question::get(reference, path, headers, doing.clone()))?;
-        let start = start_of(&answer, offset, &doing)?;
-        let mut body = Body { doing, digest, size: blob.size, position: start, answer: None };
-        let length = answer.response.body().content_length();
-        if let Some(length) = length.filter(|length| *length != blob.size - start) {
-            return Err(match length < blob.size - start {
-                true => body.ends_early(start.saturating_add(length)),
-                false => body.runs_past(start.saturating_add(length)),
-            });
+        while let Err(error) = body.connect() {
+            body.wait(error)?;
         }
-        body.answer = Some(Box::new(answer.response.into_body().into_reader()));
-        body.skip_to(offset)?;
         Ok(Box::new(body))
     }
 }
@@ -70,17 +72,80 @@ fn content_range_start(value: &str) -> Option<u64> {
 }
 
 struct Body {
+    client: Client,
+    reference: Reference,
+    retry: Retry,
     doing: String,
     digest: Digest,
     /// The whole blob's size in bytes.
     size: u64,
     /// Where in the blob the next byte belongs.
     position: u64,
-    /// `None` once the stream has ended, well or not.
-    answer: Option<Box<dyn Read + Send>>,
+    state: State,
+}
+
+enum State {
+    /// An answer whose next byte is the one at `position`.
+    Open(Box<dyn Read + Send>),
+    /// The last answer broke off.
+    Lost,
+    /// The stream has ended, well or not.
+    Ended,
 }
 
 impl Body {
+    /// Asks for what is left.
+    fn connect(&mut self) -> Result<()> {
+        let headers = match self.position {
+            0 => Vec::new(),
+            position => vec![("range", format!("bytes={position}-"))],
+        };
+        let path = format!("blobs/{}", self.digest);
+        let question = Question::get(&self.reference, path, headers, self.doing.clone());
+        let answer = self.client.ask_once(&question, &mut self.retry)?;
+        let start = start_of(&answer, self.position, &self.doing)?;
+        let end =
+            answer.response.body().content_length().map(|length| start.saturating_add(length));
+        // One that holds less is of use as long as it brings us on.
+        match end {
+            Some(end) if end > self.size => return Err(self.runs_past(end)),
+            Some(end) if end <= self.position => return Err(self.ends_early(end)),
+            _ => {}
+        }
+        let mut answer: Box<dyn Read + Send> = Box::new(answer.response.into_body().into_reader());
+        self.skip(&mut *answer, start)?;
+        self.state = State::Open(answer);
+        Ok(())
+    }
+
+    /// Reads and forgets what was had before, where a server ignores ranges and starts anew.
+    fn skip(&self, answer: &mut dyn Read, start: u64) -> Result<()> {
+        let (mut buffer, mut at) = ([0; SKIP_BYTES], start);
+        while at < self.position {
+            let most = (self.position - at).min(SKIP_BYTES as u64) as usize;
+            match self.read_some(answer, buffer.get_mut(..most).unwrap_or_default(), at)? {
+                0 => return Err(self.ends_early(at)),
+                count => at += count as u64,
+            }
+        }
+        Ok(())
+    }
+
+    /// One read; an error says that it failed after `at` bytes.
+    fn read_some(&self, answer: &mut dyn Read, buffer: &mut [u8], at: u64) -> Result<usize> {
+        loop {
+            return match answer.read(buffer) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Err(self.ends_early(at)),
+                Err(e) => {
+                    let at = format!("{}: after {at} of {} bytes", self.doing, self.size);
+                    Err(failure::of_io(e, &at))
+                }
+                Ok(count) => Ok(count),
+            };
+        }
+    }
+
     fn ends_early(&self, at: u64) -> Error {
         let message = format!("{}: ended early, after {at} of {} bytes", self.doing, self.size);
         Error::new(Kind::Unavailable, message)
@@ -91,37 +156,47 @@ impl Body {
         Error::new(Kind::Corrupt, message)
     }
 
-    /// Reads and forgets what the caller has already, where a server ignores ranges.
-    fn skip_to(&mut self, offset: u64) -> Result<()> {
-        let count = offset - self.position;
-        io::copy(&mut self.by_ref().take(count), &mut io::sink())
-            .map(drop)
-            .map_err(|e| Error::io(format!("skip {count} bytes of {}", self.digest), e))
+    fn wait(&mut self, error: Error) -> Result<()> {
+        self.client.wait(&mut self.retry, error, Some(self.digest))
     }
 
+    /// The next bytes, over as many connections as it takes; 0 at the end.
     fn next(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        let Some(answer) = &mut self.answer else { return Ok(0) };
-        let count = loop {
-            match answer.read(buffer) {
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
-                    return Err(self.ends_early(self.position));
+        loop {
+            let result = match std::mem::replace(&mut self.state, State::Lost) {
+                State::Ended => {
+                    self.state = State::Ended;
+                    return Ok(0);
                 }
-                Err(e) => {
-                    let at =
-                        format!("{}: after {} of {} bytes", self.doing, self.position, self.size);
-                    return Err(failure::of_io(e, &at));
-                }
-                Ok(count) => break count,
+                State::Lost => self.connect().map(|()| None),
+                State::Open(answer) => self.read_open(answer, buffer).map(Some),
+            };
+            match result {
+                Ok(Some(count)) => return Ok(count),
+                Ok(None) => {}
+                Err(error) => self.wait(error)?,
             }
-        };
-        self.position += count as u64;
-        match count {
-            _ if self.position > self.size => Err(self.runs_past(self.position)),
-            0 if self.position < self.size => Err(self.ends_early(self.position)),
-            0 => Ok(0),
-            _ => Ok(count),
         }
+    }
+
+    /// Reads from an answer, and keeps it if it has more.
+    fn read_open(&mut self, mut answer: Box<dyn Read + Send>, buffer: &mut [u8]) -> Result<usize> {
+        let is_whole = self.position == self.size;
+        let count = match self.read_some(&mut *answer, buffer, self.position) {
+            // Nothing more was expected: how the connection ends does not matter.
+            Err(_) if is_whole => 0,
+            result => result?,
+        };
+        if count == 0 && !is_whole {
+            return Err(self.ends_early(self.position));
+        }
+        self.position += count as u64;
+        if self.position > self.size {
+            return Err(self.runs_past(self.position));
+        }
+        self.retry.progress(count as u64);
+        self.state = if count == 0 { State::Ended } else { State::Open(answer) };
+        Ok(count)
     }
 }
 
@@ -130,11 +205,10 @@ impl Read for Body {
         if buffer.is_empty() {
             return Ok(0);
         }
-        let result = self.next(buffer);
-        if !matches!(result, Ok(1..)) {
-            self.answer = None;
-        }
-        result.map_err(io::Error::from)
+        self.next(buffer).map_err(|error| {
+            self.state = State::Ended;
+            error.into()
+        })
     }
 }
 
@@ -154,22 +228,5 @@ mod tests {
         ] {
             assert_eq!(content_range_start(value), start, "{value}");
         }
-    }
-
-    fn body(content: &'static [u8], size: u64) -> Body {
-        let answer: Box<dyn Read + Send> = Box::new(content);
-        let (doing, digest) = ("get x".to_string(), Digest::of(b""));
-        Body { doing, digest, size, position: 0, answer: Some(answer) }
-    }
-
-    #[test]
-    fn holds_the_length() {
-        let read = |content, size| {
-            let mut bytes = Vec::new();
-            body(content, size).read_to_end(&mut bytes).map(|_| bytes).map_err(|e| e.to_string())
-        };
-        assert_eq!(read(b"abc", 3), Ok(b"abc".to_vec()));
-        assert_eq!(read(b"abc", 4), Err("get x: ended early, after 3 of 4 bytes".into()));
-        assert_eq!(read(b"abc", 2), Err("get x: 3 bytes or more, its size is 2".into()));
     }
 }

@@ -2,7 +2,8 @@
 
 use std::io::Read;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ureq::http::{Method, Request, Response};
@@ -10,15 +11,21 @@ use ureq::{Body, SendBody};
 
 use super::authorize::Grants;
 use super::location::{self, Policy};
+use super::retry::{Retry, Waiting};
 use super::transport::{Connect, Lookup, SpeaksPlain};
 use super::{failure, transport};
 use crate::error::{Error, Kind, Result};
 use crate::reference::Reference;
+use crate::time;
 
 /// Time to reach a host and to finish the TLS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest silence in the middle of an answer.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// The attempts at one question, as Docker's `max-download-attempts`.
+const MAX_ATTEMPTS: u32 = 5;
+/// The wait after a first failure.
+const FIRST_WAIT: Duration = Duration::from_secs(2);
 /// Redirects followed for one question.
 const MAX_REDIRECTS: usize = 10;
 /// The largest head of an answer, in bytes. It has to be seen whole in the input buffer; signed URLs in redirects are
@@ -27,8 +34,8 @@ const MAX_HEADER_BYTES: usize = 24 << 10;
 const _: () = assert!(MAX_HEADER_BYTES < transport::INPUT_BUFFER_BYTES);
 /// The body of a redirect or refusal is read up to this many bytes, so that its connection serves again.
 const MAX_DRAINED_BYTES: u64 = 64 << 10;
-/// Connections kept open between questions: two blobs at a time and the manifest's.
-const MAX_IDLE_CONNECTIONS: usize = 4;
+/// Connections kept open between questions: six blobs at a time and what is asked beside them.
+const MAX_IDLE_CONNECTIONS: usize = 8;
 
 /// A user name and a password for one registry.
 #[derive(Clone)]
@@ -56,7 +63,19 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// The longest silence in the middle of an answer.
     pub read_timeout: Duration,
+    /// How often to fail at one question, or at one blob without any bytes between, before giving up.
+    pub max_attempts: u32,
+    /// The longest wait after a first failure; each further one doubles it.
+    pub first_wait: Duration,
+    /// Set by whoever no longer wants what was asked for: within a fraction of a second every wait and every read ends
+    /// with `Kind::Cancelled`. Looking a name up and connecting are finished first.
+    pub stop: Arc<AtomicBool>,
+    /// Told, each second, while the client waits to ask again.
+    pub on_wait: Option<OnWait>,
 }
+
+/// Whom to tell of a wait; called from the thread that waits.
+pub type OnWait = Arc<dyn Fn(&Waiting) + Send + Sync>;
 
 impl Default for Options {
     fn default() -> Options {
@@ -67,17 +86,25 @@ impl Default for Options {
             user_agent: concat!("vaquita/", env!("CARGO_PKG_VERSION")).to_string(),
             connect_timeout: CONNECT_TIMEOUT,
             read_timeout: READ_TIMEOUT,
+            max_attempts: MAX_ATTEMPTS,
+            first_wait: FIRST_WAIT,
+            stop: Arc::default(),
+            on_wait: None,
         }
     }
 }
 
-/// A client that keeps connections and tokens for as long as it lives. It may be shared between threads.
+/// A client that keeps connections and tokens for as long as it lives. It may be shared between threads; a clone is
+/// another handle on the same one.
+#[derive(Clone)]
 pub struct Client {
     agent: ureq::Agent,
-    pub(super) options: Options,
-    pub(super) grants: Mutex<Grants>,
+    pub(super) options: Arc<Options>,
+    pub(super) grants: Arc<Mutex<Grants>>,
     /// Hosts that were found to speak plain HTTP, and may.
-    plain_hosts: Mutex<Vec<String>>,
+    plain_hosts: Arc<Mutex<Vec<String>>>,
+    /// Whether anybody was ever connected to.
+    pub(super) has_connected: Arc<AtomicBool>,
 }
 
 /// One thing to ask a registry for.
@@ -173,6 +200,13 @@ impl Answer {
         self.response.headers().get(name)?.to_str().ok()
     }
 
+    /// Tells `retry` of a `Retry-After`, which comes with 429 and 503.
+    pub(super) fn tell(&self, retry: &mut Retry) {
+        if let (429 | 503, Some(value)) = (self.status(), self.header("retry-after")) {
+            retry.told(value, time::unix_now().0);
+        }
+    }
+
     /// Reads what is left of a small body, so that the connection can be used again.
     pub(super) fn drain(self) {
         let mut rest = self.response.into_body().into_reader().take(MAX_DRAINED_BYTES);
@@ -201,28 +235,44 @@ impl Client {
             .input_buffer_size(transport::INPUT_BUFFER_BYTES)
             .output_buffer_size(transport::OUTPUT_BUFFER_BYTES)
             .max_idle_connections(MAX_IDLE_CONNECTIONS)
+            .max_idle_connections_per_host(MAX_IDLE_CONNECTIONS)
             .timeout_connect(Some(options.connect_timeout))
             .timeout_recv_response(Some(options.read_timeout))
             .timeout_per_read(Some(options.read_timeout))
             .timeout_per_write(Some(options.read_timeout))
             .build();
-        let connect = Connect::new(&options);
+        let has_connected = Arc::default();
+        let connect = Connect::new(&options, &has_connected);
         Ok(Client {
             agent: ureq::Agent::with_parts(config, connect, Lookup),
-            options,
-            grants: Mutex::new(Grants::default()),
-            plain_hosts: Mutex::new(Vec::new()),
+            options: Arc::new(options),
+            grants: Arc::default(),
+            plain_hosts: Arc::default(),
+            has_connected,
         })
     }
 
-    /// Asks, authorizes once if the registry wants it, and returns an answer of a status that the question accepts.
+    /// Asks until there is an answer of a status that the question accepts, or no hope. What is neither GET nor HEAD is
+    /// asked once.
+    #[allow(dead_code)] // uploads ask like this
     pub(super) fn ask(&self, question: &Question) -> Result<Answer> {
+        match question.method {
+            Method::GET | Method::HEAD => {
+                self.persist(None, &mut |retry| self.ask_once(question, retry))
+            }
+            _ => self.ask_once(question, &mut self.retry()),
+        }
+    }
+
+    /// The same, once: authorizes if the registry wants it. `retry` learns for how long the server wants to be left alone.
+    pub(super) fn ask_once(&self, question: &Question, retry: &mut Retry) -> Result<Answer> {
         let held = locked(&self.grants).find(question.reference);
         let mut answer = self.ask_with(question, held.as_deref())?;
         if answer.status() == 401 && answer.is_home {
-            let fresh = self.authorize(question, answer)?;
+            let fresh = self.authorize(question, answer, retry)?;
             answer = self.ask_with(question, Some(&fresh))?;
         }
+        answer.tell(retry);
         match question.accepts.contains(&answer.status()) {
             true => Ok(answer),
             false => Err(failure::of_status(answer, question)),
@@ -342,4 +392,12 @@ fn redirect<'a>(answer: &'a Answer, question: &Question) -> Option<&'a str> {
 /// The value behind `mutex`. A thread that panicked while it held the lock left a list that is still a list.
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An error if the caller no longer wants what it asked for.
+pub(super) fn check_stop(stop: &AtomicBool) -> Result<()> {
+    match stop.load(Ordering::Relaxed) {
+        true => Err(Error::new(Kind::Cancelled, "stopped")),
+        false => Ok(()),
+    }
 }

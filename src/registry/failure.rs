@@ -14,6 +14,10 @@ const MAX_ERROR_DOCUMENT_BYTES: u64 = 64 << 10;
 /// A registry's own words are shown up to this many characters.
 const MAX_SHOWN_CHARS: usize = 300;
 
+/// The code of a rate limit (distribution spec, "Error Codes"), and how Docker shows it: supervisors look for the word.
+const TOO_MANY_REQUESTS: &str = "toomanyrequests";
+const LIMIT_WORDS: &str = ": toomanyrequests: ";
+
 #[derive(Deserialize)]
 struct ErrorDocument {
     errors: Option<Vec<ErrorEntry>>,
@@ -29,6 +33,7 @@ struct ErrorEntry {
 pub(super) fn of_status(answer: Answer, question: &Question) -> Error {
     let (status, origin, is_home) = (answer.status(), answer.origin.clone(), answer.is_home);
     let (code, words) = its_words(answer).unzip();
+    let is_limit = code.as_ref().is_some_and(|code| code.eq_ignore_ascii_case(TOO_MANY_REQUESTS));
     let reference = question.reference;
     if status == 404 && question.is_for_manifest() {
         let words = words.as_deref().unwrap_or("manifest unknown");
@@ -44,7 +49,7 @@ pub(super) fn of_status(answer: Answer, question: &Question) -> Error {
         message.push_str(&format!(" to repository {}", reference.repository()));
     }
     if let Some(words) = words {
-        message.push_str(": ");
+        message.push_str(if is_limit { LIMIT_WORDS } else { ": " });
         message.push_str(&words);
     }
     Error::new(kind, message)

@@ -65,8 +65,11 @@ impl Client {
             return Err(Error::new(Kind::Invalid, message));
         }
         let path = format!("blobs/{digest}");
-        let answer = self.ask(&Question::get(reference, path, Vec::new(), doing.clone()))?;
-        let bytes = failure::read_limited(answer, MAX_DOCUMENT_BYTES as u64, &doing)?;
+        let question = Question::get(reference, path, Vec::new(), doing.clone());
+        let bytes = self.persist(Some(digest), &mut |retry| {
+            let answer = self.ask_once(&question, retry)?;
+            failure::read_limited(answer, MAX_DOCUMENT_BYTES as u64, &doing)
+        })?;
         check_digest(&bytes, digest, &doing, "is asked for")?;
         Ok(bytes)
     }
@@ -77,17 +80,22 @@ impl Client {
         let doing = format!("get {what}");
         let path = format!("manifests/{}", reference.manifest_key());
         let headers = vec![("accept", accept)];
-        let answer = self.ask(&Question::get(reference, path, headers, doing.clone()))?;
-        let content_type = answer.header("content-type").unwrap_or_default();
-        let content_type = content_type.split(';').next().unwrap_or_default().trim().to_string();
-        if content_type == "text/html" {
-            let message =
-                format!("{doing}: {} answers with a web page: no registry", answer.origin);
-            return Err(Error::new(Kind::Invalid, message));
-        }
-        // The registry may use another algorithm for its own statement, which then says nothing here.
-        let stated = answer.header("docker-content-digest").map(Digest::parse);
-        let bytes = failure::read_limited(answer, MAX_DOCUMENT_BYTES as u64, &doing)?;
+        let question = Question::get(reference, path, headers, doing.clone());
+        let (bytes, content_type, stated) = self.persist(None, &mut |retry| {
+            let answer = self.ask_once(&question, retry)?;
+            let content_type = answer.header("content-type").unwrap_or_default();
+            let content_type =
+                content_type.split(';').next().unwrap_or_default().trim().to_string();
+            if content_type == "text/html" {
+                let message =
+                    format!("{doing}: {} answers with a web page: no registry", answer.origin);
+                return Err(Error::new(Kind::Invalid, message));
+            }
+            // The registry may use another algorithm for its own statement, which then says nothing here.
+            let stated = answer.header("docker-content-digest").map(Digest::parse);
+            let bytes = failure::read_limited(answer, MAX_DOCUMENT_BYTES as u64, &doing)?;
+            Ok((bytes, content_type, stated))
+        })?;
         let digest = Digest::of(&bytes);
         if let Some(wanted) = reference.digest() {
             check_digest(&bytes, wanted, &doing, "is asked for")?;

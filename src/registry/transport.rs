@@ -6,7 +6,9 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use ureq::config::Config;
 use ureq::http::Uri;
@@ -18,7 +20,7 @@ use ureq::unversioned::transport::{
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 
-use super::client::Options;
+use super::client::{Options, check_stop};
 use super::location::{self, Policy};
 use super::trust::{self, Cause, Trust};
 use crate::error::{Error, Kind};
@@ -29,6 +31,8 @@ pub(super) const INPUT_BUFFER_BYTES: usize = 32 << 10;
 pub(super) const OUTPUT_BUFFER_BYTES: usize = 16 << 10;
 /// Addresses of one host that are tried.
 const MAX_ADDRESSES: usize = 16;
+/// How often a read looks whether it shall end.
+const STOP_CHECK: Duration = Duration::from_millis(250);
 
 /// The server does not speak TLS where TLS was tried first.
 #[derive(Debug)]
@@ -77,11 +81,18 @@ impl Resolver for Lookup {
 pub(super) struct Connect {
     insecure: Vec<String>,
     trust: Trust,
+    stop: Arc<AtomicBool>,
+    has_connected: Arc<AtomicBool>,
 }
 
 impl Connect {
-    pub(super) fn new(options: &Options) -> Connect {
-        Connect { insecure: options.insecure.clone(), trust: Trust::new(options.ca_files.clone()) }
+    pub(super) fn new(options: &Options, has_connected: &Arc<AtomicBool>) -> Connect {
+        Connect {
+            insecure: options.insecure.clone(),
+            trust: Trust::new(options.ca_files.clone()),
+            stop: options.stop.clone(),
+            has_connected: has_connected.clone(),
+        }
     }
 
     /// TLS over `stream`, after the handshake.
@@ -127,6 +138,7 @@ impl Connector<()> for Connect {
     ) -> Result<Option<Connection>, ureq::Error> {
         let timeout = details.timeout.not_zero().map(|t| *t);
         let stream = dial(details.uri, &details.addrs, timeout)?;
+        self.has_connected.store(true, Ordering::Relaxed);
         let stream = match details.needs_tls() {
             true => self.shake_hands(details.uri, stream, timeout)?,
             false => Stream::Plain(stream),
@@ -134,6 +146,7 @@ impl Connector<()> for Connect {
         Ok(Some(Connection {
             stream,
             buffers: LazyBuffers::new(INPUT_BUFFER_BYTES, OUTPUT_BUFFER_BYTES),
+            stop: self.stop.clone(),
             read_timeout: None,
             write_timeout: None,
         }))
@@ -208,6 +221,7 @@ impl Stream {
 pub(super) struct Connection {
     stream: Stream,
     buffers: LazyBuffers,
+    stop: Arc<AtomicBool>,
     read_timeout: Option<Duration>,
     write_timeout: Option<Duration>,
 }
@@ -230,15 +244,20 @@ impl Transport for Connection {
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
         let timeout = timeout.for_read();
-        let wanted = timeout.not_zero().map(|t| *t);
+        let longest = timeout.not_zero().map(|t| *t).unwrap_or(Duration::MAX);
+        let wanted = Some(longest.min(STOP_CHECK));
         if self.read_timeout != wanted {
             self.stream.socket().set_read_timeout(wanted)?;
             self.read_timeout = wanted;
         }
+        let start = Instant::now();
         let count = loop {
+            check_stop(&self.stop).map_err(other)?;
             match self.stream.read(self.buffers.input_append_buf()) {
+                Ok(count) => break count,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                result => break result.map_err(|e| timed(e, timeout))?,
+                Err(e) if is_timeout(&e) && start.elapsed() < longest => {}
+                Err(e) => return Err(timed(e, timeout)),
             }
         };
         self.buffers.input_appended(count);
@@ -262,10 +281,14 @@ impl Transport for Connection {
 }
 
 fn timed(error: io::Error, timeout: NextTimeout) -> ureq::Error {
-    match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ureq::Error::Timeout(timeout.reason),
-        _ => ureq::Error::Io(error),
+    match is_timeout(&error) {
+        true => ureq::Error::Timeout(timeout.reason),
+        false => ureq::Error::Io(error),
     }
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
 impl fmt::Debug for Connect {

@@ -5,6 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use vaquita::digest::Digest;
 use vaquita::oci::manifest::{Descriptor, OCI_MANIFEST};
@@ -124,9 +125,14 @@ pub fn manifest(config: &[u8]) -> Vec<u8> {
     format!(r#"{{{head},"config":{config},"layers":[]}}"#).into_bytes()
 }
 
-/// A client with the defaults.
+/// The defaults, but for waits that tests have no time for.
+pub fn quick() -> Options {
+    Options { first_wait: Duration::from_millis(2), ..Options::default() }
+}
+
+/// A client with those.
 pub fn client() -> Client {
-    Client::new(Options::default()).unwrap()
+    Client::new(quick()).unwrap()
 }
 
 /// The platform that the tests ask for.
