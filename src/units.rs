@@ -2,17 +2,27 @@
 
 /// Bytes in decimal units with three significant digits, as docker's `images` does: `1.02kB`, `4.26MB`, `134MB`.
 pub fn size(bytes: u64) -> String {
+    size_in_digits(bytes, 3)
+}
+
+/// The same with four, as docker's progress bars and `system df` do: `1.024kB`, `4.262MB`.
+pub fn fine_size(bytes: u64) -> String {
+    size_in_digits(bytes, 4)
+}
+
+fn size_in_digits(bytes: u64, digits: u32) -> String {
     const UNITS: [&str; 6] = ["B", "kB", "MB", "GB", "TB", "PB"];
     let (mut unit, mut scale) = (0, 1_u64);
     while bytes / scale >= 1000 && unit + 1 < UNITS.len() {
         unit += 1;
         scale *= 1000;
     }
-    // Three significant digits without trailing zeros, what Go's %.3g gives in this range.
+    // So many significant digits without trailing zeros, what Go's %.3g gives in this range.
     let decimals = match bytes / scale {
         _ if unit == 0 => 0,
-        0..10 => 2,
-        10..100 => 1,
+        0..10 => digits - 1,
+        10..100 => digits - 2,
+        100..1000 => digits - 3,
         _ => 0,
     };
     let text = decimal(bytes, scale, decimals);
@@ -70,9 +80,11 @@ mod tests {
             (134_000_000, "134MB"),
             (5_000_000_000, "5GB"),
             (u64::MAX, "18447PB"),
-            (u64::MAX, "18447PB"),
         ] {
             assert_eq!(size(bytes), text);
+        }
+        for (bytes, text) in [(1_024, "1.024kB"), (53_100_000, "53.1MB"), (738_450, "738.5kB")] {
+            assert_eq!(fine_size(bytes), text);
         }
     }
 

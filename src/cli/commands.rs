@@ -6,8 +6,9 @@ use std::path::Path;
 use fs_err::{File, OpenOptions};
 
 use super::arguments::*;
-use super::{output, progress};
-use crate::engine::{DeltaSummary, Engine, Loaded, Removed, RunOptions};
+use super::output;
+use super::progress::{self, Progress};
+use crate::engine::{DeltaSummary, Engine, Loaded, Removed, Report, RunOptions};
 use crate::error::{Context, Error, Kind, Result};
 use crate::oci::platform::Platform;
 use crate::reference::Reference;
@@ -60,8 +61,13 @@ fn pull(engine: &Engine, args: &Pull) -> Result<()> {
     if reference.tag() == Some("latest") && !args.reference.ends_with(":latest") && !args.quiet {
         output::line("Using default tag: latest");
     }
-    let mut report = if args.quiet { progress::ignore } else { progress::print };
-    engine.pull(&reference, &platform(&args.platform)?, &mut report)?;
+    let platform = platform(&args.platform)?;
+    if args.quiet {
+        engine.pull(&reference, &platform, &mut progress::ignore)?;
+    } else {
+        let mut progress = Progress::new(progress::PULL);
+        engine.pull(&reference, &platform, &mut |event| progress.show(event))?;
+    }
     output::line(&reference.to_string());
     Ok(())
 }
@@ -102,7 +108,8 @@ fn run(engine: &Engine, args: Run) -> Result<i32> {
         cap_drop: args.cap_drop,
         platform: args.platform.as_deref().map(Platform::parse).transpose()?,
     };
-    engine.run(&options, &mut progress::print_aside)
+    let mut progress = Progress::aside(progress::PULL);
+    engine.run(&options, &mut |event| progress.show(event))
 }
 
 fn images(engine: &Engine, args: &Images) -> Result<()> {
@@ -205,8 +212,10 @@ fn load(engine: &Engine, args: &Load) -> Result<()> {
     };
     // Docker shows a load's layers to people only.
     let quiet = args.quiet || !std::io::IsTerminal::is_terminal(&std::io::stdout());
-    let mut report = if quiet { progress::ignore } else { progress::print_loaded };
-    for Loaded { image, names, target_was_here } in engine.load(&mut *input, &mut report)? {
+    let mut progress = Progress::new(progress::LOAD);
+    let mut show = |event| progress.show(event);
+    let report: Report = if quiet { &mut progress::ignore } else { &mut show };
+    for Loaded { image, names, target_was_here } in engine.load(&mut *input, report)? {
         if target_was_here {
             output::line("Target image already exists locally, no need to load it.");
         }
@@ -260,8 +269,10 @@ fn save_to(engine: &Engine, args: &Save, path: &Path) -> Result<()> {
 
 fn delta(engine: &Engine, args: &Delta) -> Result<()> {
     let tag = args.tag.as_deref().map(Reference::parse).transpose()?;
+    let mut progress = Progress::new(progress::PULL);
+    let mut report = |event| progress.show(event);
     let DeltaSummary { image, normal_bytes, delta_bytes } =
-        engine.create_delta(&args.old, &args.new, tag.as_ref(), &mut progress::print)?;
+        engine.create_delta(&args.old, &args.new, tag.as_ref(), &mut report)?;
     let (normal, delta) = (units::size(normal_bytes), units::size(delta_bytes));
     let ratio = units::decimal(normal_bytes, delta_bytes, 2);
     output::line(&format!("Normal size: {normal}, Delta size: {delta}, {ratio}x improvement"));

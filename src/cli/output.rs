@@ -1,6 +1,7 @@
 //! Text for people: standard output that may close early, one-line errors, tables and JSON in Docker's layout.
 
 use std::io::Write;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use log::{LevelFilter, Log, Metadata, Record};
 
@@ -16,8 +17,17 @@ pub fn line(text: &str) {
     print(&format!("{text}\n"));
 }
 
+/// How many lines `line_aside` has written: whoever redraws a part of the screen must know that it moved.
+static LINES_ASIDE: AtomicUsize = AtomicUsize::new(0);
+
+/// The number of lines written to standard error so far.
+pub fn lines_aside() -> usize {
+    LINES_ASIDE.load(Ordering::Relaxed)
+}
+
 /// A line of what goes on, where standard output is a container's.
 pub fn line_aside(text: &str) {
+    LINES_ASIDE.fetch_add(1, Ordering::Relaxed);
     // Standard error may be closed: an init script can start us without.
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }

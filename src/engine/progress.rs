@@ -10,8 +10,15 @@ pub enum Event {
     Pulling { tag: String, repository: String },
     /// A layer is here already.
     LayerExists { layer: String },
-    /// A layer's bytes begin to arrive.
+    /// A layer is to be fetched; its bytes may have to wait.
     LayerStarted { layer: String },
+    /// A layer waits for others to be done.
+    LayerWaiting { layer: String },
+    /// So many of a layer's compressed bytes have arrived; `total_bytes` is 0 if nobody said how many there are. Sent at a
+    /// bounded rate, a few times a second.
+    LayerProgress { layer: String, done_bytes: u64, total_bytes: u64 },
+    /// A layer's transfer failed for `reason` and goes on in so many seconds.
+    LayerRetrying { layer: String, seconds: u64, reason: String },
     /// A layer is committed.
     LayerDone { layer: String },
     /// A pull is done: what the registry's name points at, and whether it is new here.

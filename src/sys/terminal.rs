@@ -47,6 +47,12 @@ pub fn is_terminal(fd: BorrowedFd) -> bool {
     termios::isatty(fd)
 }
 
+/// Rows and columns of a terminal; `None` if it is none, or one that does not know (a serial line).
+pub fn size(fd: BorrowedFd) -> Option<(u16, u16)> {
+    let size = termios::tcgetwinsize(fd).ok()?;
+    (size.ws_row > 0 && size.ws_col > 0).then_some((size.ws_row, size.ws_col))
+}
+
 /// Gives `to` the size of the terminal `from`. Does nothing if `from` is none.
 fn copy_size(from: BorrowedFd, to: BorrowedFd) -> Result<(), Errno> {
     match termios::tcgetwinsize(from) {
