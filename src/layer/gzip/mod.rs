@@ -4,7 +4,7 @@ mod reader;
 mod writer;
 
 pub use reader::{FREE_INFLATED_BYTES, GzipReader, GzipState, MAX_INFLATE_RATIO};
-pub use writer::GzipWriter;
+pub use writer::{GzipWriter, Gzipped};
 
 #[cfg(test)]
 mod tests {
