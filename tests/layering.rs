@@ -27,6 +27,8 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("blake2", &["delta"]),
     ("tar", &["layer"]),
     ("miniz_oxide", &["layer"]),
+    ("serde", &["layer"]),
+    ("postcard", &["layer"]),
     ("ureq", &["registry"]),
     ("rustls", &["registry"]),
     ("argh", &["cli"]),

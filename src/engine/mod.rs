@@ -6,6 +6,7 @@
 mod basis;
 mod containers;
 mod delta;
+mod fetch;
 mod images;
 mod inspect;
 mod load;
@@ -39,12 +40,31 @@ use crate::sys::host;
 pub struct Engine {
     store: Store,
     registry: registry::Options,
+    /// Layers fetched at a time; `None`: as many as suit the machine.
+    max_concurrent_downloads: Option<usize>,
 }
+
+/// Layers fetched at a time where nobody says how many, as Docker does.
+const CONCURRENT_DOWNLOADS: usize = 3;
+/// Memory of the machine for each of them: a layer takes under 2 MiB, and applications should not feel it.
+const BYTES_FOR_A_DOWNLOAD: u64 = 64 << 20;
 
 impl Engine {
     /// The engine over one data root; nothing is created before something is written.
     pub fn open(data_root: &Path, run_root: &Path, registry: registry::Options) -> Result<Engine> {
-        Ok(Engine { store: Store::open(data_root, run_root)?, registry })
+        let store = Store::open(data_root, run_root)?;
+        Ok(Engine { store, registry, max_concurrent_downloads: None })
+    }
+
+    /// Sets how many layers are fetched at a time, instead of up to three as the machine's memory allows.
+    pub fn set_max_concurrent_downloads(&mut self, count: usize) {
+        self.max_concurrent_downloads = Some(count);
+    }
+
+    fn concurrency(&self) -> usize {
+        let suiting = || (host::memory_bytes() / BYTES_FOR_A_DOWNLOAD) as usize;
+        let count = self.max_concurrent_downloads;
+        count.unwrap_or_else(|| suiting().min(CONCURRENT_DOWNLOADS)).max(1)
     }
 
     /// The platform of this machine.

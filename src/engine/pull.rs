@@ -1,8 +1,9 @@
 //! Pull: reference -> manifest -> configuration -> each missing layer -> image -> name.
 //!
-//! A layer's bytes go from the socket through SHA-256, inflate and the tar reader into files of a stage; it is committed
-//! when both its digests are right. The image, then its names, are published last. A pull that fails for good takes
-//! back the layers that it committed; one that lost the network leaves them for the next try, unseen by any image.
+//! A layer's bytes go from the socket through SHA-256, inflate and the tar reader into files of a stage (`fetch`); it is
+//! committed when both its digests are right. The image, then its names, are published last. A pull that fails for good
+//! takes back the layers that it committed; one that lost the network leaves them, and the stages of those under way,
+//! for the next try, unseen by any image.
 //!
 //! An image with balena's delta labels is pulled the same way, except that each layer's bytes are a patch against an
 //! image that is here, and that the result is the target's image under the delta's name.
@@ -11,14 +12,13 @@ use std::io::{Read, Write};
 
 use super::basis::Basis;
 use super::progress::{Event, Report};
-use super::{Engine, pipe};
+use super::{Engine, fetch, pipe};
 use crate::delta::balena::{self, BalenaDelta};
 use crate::delta::rsync;
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::layer;
 use crate::oci::config::ImageConfig;
-use crate::oci::manifest::Descriptor;
 use crate::oci::platform::Platform;
 use crate::reference::Reference;
 use crate::registry::{Client, Resolved};
@@ -74,7 +74,7 @@ impl Engine {
         committed: &Committed,
     ) -> Result<T> {
         if let Err(e) = &result
-            && e.kind() != Kind::Unavailable
+            && !matches!(e.kind(), Kind::Unavailable | Kind::Cancelled)
         {
             self.store.collect_or_warn(&committed.0);
         }
@@ -105,47 +105,52 @@ impl Engine {
         }
         let wanted = Wanted::read(client.small_blob(reference, &manifest.config)?, reference)?;
         wanted.check_layer_count(manifest.layers.len(), reference)?;
-        let mut basis = None;
-        for (descriptor, diff_id) in manifest.layers.iter().zip(&wanted.diff_ids) {
-            let layer = descriptor.digest()?.short();
-            if self.store.has_layer(diff_id) {
-                report(Event::LayerExists { layer });
-                continue;
+        let mut missing = Vec::new();
+        for (blob, diff_id) in manifest.layers.iter().zip(&wanted.diff_ids) {
+            let layer = blob.digest()?.short();
+            match self.store.has_layer(diff_id) {
+                true => report(Event::LayerExists { layer }),
+                false => missing.push(fetch::Wanted { blob, diff_id: *diff_id }),
             }
-            if let (Some(delta), None) = (&wanted.delta, &basis) {
-                basis = Some(self.open_delta(delta, report)?);
+        }
+        match &wanted.delta {
+            None => self.fetch_layers(reference, &missing, committed, report)?,
+            Some(delta) => {
+                self.patch_layers(client, reference, &missing, delta, committed, report)?
             }
-            report(Event::LayerStarted { layer: layer.clone() });
-            self.pull_layer(client, reference, descriptor, diff_id, basis.as_mut())?;
-            committed.0.push(*diff_id);
-            report(Event::LayerDone { layer });
         }
         // A delta's manifest says nothing of where the target's layers are.
         let manifest_bytes = wanted.delta.is_none().then_some(resolved.manifest_bytes.as_slice());
         self.store.commit_image(&wanted.config_bytes, manifest_bytes)
     }
 
-    /// Fetches and commits one layer: as it comes, or by patching the basis with it.
-    fn pull_layer(
+    /// Fetches deltas, and makes and commits the layers, one after another: all read the same basis.
+    fn patch_layers(
         &self,
         client: &Client,
         reference: &Reference,
-        descriptor: &Descriptor,
-        diff_id: &Digest,
-        basis: Option<&mut Basis>,
+        layers: &[fetch::Wanted],
+        delta: &BalenaDelta,
+        committed: &mut Committed,
+        report: Report,
     ) -> Result<()> {
-        let digest = descriptor.digest()?;
-        let blob = client.blob(reference, descriptor, 0)?;
-        let mut tar = layer::Decoder::open(Box::new(blob), Some(digest))?;
-        match basis {
-            None => {
-                pipe::join(|out| pipe::copy(&mut tar, out), |tar| self.store_layer(tar, diff_id))
-            }
-            Some(basis) => self.store_patched_layer(&mut tar, basis, diff_id),
+        if layers.is_empty() {
+            return Ok(());
         }
-        .map_err(|e| {
-            Error::new(e.kind(), format!("pull layer {digest} of {reference}")).caused_by(e)
-        })
+        let mut basis = self.open_delta(delta, report)?;
+        for fetch::Wanted { blob, diff_id } in layers {
+            let digest = blob.digest()?;
+            report(Event::LayerStarted { layer: digest.short() });
+            let stream = client.blob(reference, blob, 0)?;
+            layer::Decoder::open(stream, Some(digest))
+                .and_then(|mut tar| self.store_patched_layer(&mut tar, &mut basis, diff_id))
+                .map_err(|e| {
+                    Error::new(e.kind(), format!("pull layer {digest} of {reference}")).caused_by(e)
+                })?;
+            committed.0.push(*diff_id);
+            report(Event::LayerDone { layer: digest.short() });
+        }
+        Ok(())
     }
 
     /// Unpacks an uncompressed tar and commits it as the layer `diff_id`, if that is what it is.

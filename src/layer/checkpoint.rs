@@ -25,6 +25,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
@@ -173,7 +174,7 @@ impl Slots {
     /// on the way, the last one stands.
     pub fn write(&self, checkpoint: &Encoded) -> io::Result<()> {
         let [even, odd] = &self.0;
-        let file = if checkpoint.number % 2 == 0 { even } else { odd };
+        let file = if checkpoint.number.is_multiple_of(2) { even } else { odd };
         file.write_all_at(&checkpoint.bytes, 0)?;
         sync_data(file)
     }
@@ -186,6 +187,17 @@ impl Slots {
         }
         Ok(())
     }
+}
+
+/// How many bytes of its tar an unfinished layer has on the disk, and when its last checkpoint was written; `None` where
+/// there is nothing to go on from.
+pub fn staged_bytes(stage: BorrowedFd) -> Option<(u64, SystemTime)> {
+    let read = |name: &&str| {
+        let file = open_file_at(stage, name.as_bytes()).ok()?;
+        let written = file.metadata().ok()?.modified().ok()?;
+        Some((decode(&file)?.tar_offset(), written))
+    };
+    SLOTS.iter().filter_map(read).max()
 }
 
 /// Removes from `stage` what a layer that is complete needs no more. It survives a power cut when the stage is synced.

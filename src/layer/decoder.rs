@@ -124,6 +124,11 @@ impl<'a> Decoder<'a> {
         self.offset
     }
 
+    /// Compressed bytes taken in since the start of the stream.
+    pub fn blob_offset(&mut self) -> u64 {
+        self.input().offset()
+    }
+
     fn input(&mut self) -> &mut Input<'a> {
         match &mut self.form {
             Form::Plain(input) => input,

@@ -108,16 +108,12 @@ fn read(stage: BorrowedFd, bytes: u64) -> io::Result<Vec<(Name, Mtime)>> {
     }
     let file = open_or_create_file_at(stage, NAME)?;
     let mut known = Vec::with_capacity(count as usize);
-    let mut entry = [0; ENTRY_BYTES];
     let mut buffer = vec![0; 1024 * ENTRY_BYTES];
     let mut at = 0;
     while at < bytes {
         let part = (bytes - at).min(buffer.len() as u64) as usize;
         file.read_exact_at(&mut buffer[..part], at)?;
-        for chunk in buffer[..part].chunks_exact(ENTRY_BYTES) {
-            entry.copy_from_slice(chunk);
-            known.push(parse(&entry));
-        }
+        known.extend(buffer[..part].as_chunks().0.iter().map(parse));
         at += part as u64;
     }
     Ok(known)

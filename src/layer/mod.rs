@@ -22,7 +22,7 @@ pub mod rebuild;
 pub mod record;
 pub mod unpack;
 
-pub use checkpoint::{Checkpoint, Resumption, Trail, remove_checkpoints};
+pub use checkpoint::{Checkpoint, Resumption, Trail, remove_checkpoints, staged_bytes};
 pub use decoder::{Decoder, DecoderState};
 pub use rebuild::LayerTar;
 pub use unpack::{Unpacked, unpack, unpack_resumable};

@@ -26,13 +26,11 @@ impl Store {
         }
     }
 
-    /// Removes the layers that no image has and that are among `candidates` or a day old, and all stages, if nobody is at
-    /// work.
+    /// Removes the layers that no image has and that are among `candidates` or a day old, and the stages that nobody may
+    /// come back to, if nobody is at work.
     pub fn collect(&self, candidates: &[Digest]) -> Result<()> {
         let Some(_alone) = self.lock("work", Mode::TryExclusive)? else { return Ok(()) };
-        for name in list(&self.path("stages"))? {
-            remove_tree(&self.path("stages").join(name))?;
-        }
+        self.collect_stages()?;
         let Some(used) = self.used_layers()? else { return Ok(()) };
         for name in list(&self.path("layers"))? {
             let Some(diff_id) = Digest::from_hex(&name).filter(|id| !used.contains(id)) else {

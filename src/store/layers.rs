@@ -7,10 +7,17 @@ use std::path::{Path, PathBuf};
 use miniserde::{Deserialize, Serialize};
 
 use super::record;
-use super::{Store, open_directory, publish_rename, remove_tree};
+use super::{Lock, Store, open_directory, publish_rename, remove_tree};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Kind, Result};
-use crate::sys::host;
+use crate::layer;
+use crate::sys::lock::Mode::Exclusive;
+use crate::sys::{file, host};
+
+/// The file that a finished layer has.
+const LAYER_RECORD: &str = "layer.json";
+/// What the names of stages begin with that can be gone on with; the diff ID follows.
+pub(super) const LAYER_STAGE: &str = "layer-";
 
 /// What is known of a finished layer beside its files and its header record.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -25,11 +32,13 @@ pub struct LayerRecord {
     pub file_count: u64,
 }
 
-/// A directory of ours under `stages/`. Dropped without being published, it is removed.
+/// A directory of ours under `stages/`. Dropped without being published or kept, it is removed.
 pub struct Stage {
     path: PathBuf,
     directory: File,
-    published: bool,
+    stays: bool,
+    /// Of a stage that others may want as well.
+    _lock: Option<Lock>,
 }
 
 impl Stage {
@@ -46,14 +55,27 @@ impl Stage {
     /// Puts the stage into place as `target`. What is in it must be synced already.
     pub(super) fn publish(mut self, target: &Path) -> Result<()> {
         publish_rename(&self.path, target)?;
-        self.published = true;
+        self.stays = true;
+        Ok(())
+    }
+
+    /// Leaves the stage of a layer for another try, which can go on from its checkpoint.
+    pub fn keep(mut self) {
+        self.stays = true;
+    }
+
+    /// Empties the stage.
+    pub fn restart(&mut self) -> Result<()> {
+        remove_tree(&self.path)?;
+        fs_err::create_dir(&self.path).context(|| "begin a stage".into())?;
+        self.directory = open_directory(&self.path)?;
         Ok(())
     }
 }
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        if !self.published
+        if !self.stays
             && let Err(e) = remove_tree(&self.path)
         {
             // The collector will find it again.
@@ -70,7 +92,29 @@ impl Store {
         let path = self.path("stages").join(name);
         fs_err::create_dir(&path).context(|| "begin a stage".into())?;
         let directory = open_directory(&path)?;
-        Ok(Stage { path, directory, published: false })
+        Ok(Stage { path, directory, stays: false, _lock: None })
+    }
+
+    /// The stage of the layer `diff_id`, with what an earlier try left in it; waits while another process works on it.
+    /// `None`: the layer is here by now. The caller holds the work lock, and no other layer's stage.
+    pub fn layer_stage(&self, diff_id: &Digest) -> Result<Option<Stage>> {
+        // Few files for the locks of all layers; two layers that share one wait for each other, no more.
+        let hex = diff_id.hex();
+        let lock = self.lock(&format!("layer-{}", hex.get(..2).unwrap_or_default()), Exclusive)?;
+        if self.has_layer(diff_id) {
+            return Ok(None);
+        }
+        let path = self.path("stages").join(format!("{LAYER_STAGE}{hex}"));
+        match fs_err::create_dir(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+            result => result.context(|| "begin a stage".into())?,
+        }
+        let stage = Stage { directory: open_directory(&path)?, path, stays: false, _lock: lock };
+        if !is_finished(&stage.path) {
+            return Ok(Some(stage));
+        }
+        self.publish_layer(stage, diff_id)?;
+        Ok(None)
     }
 
     /// Where a layer is: a directory that holds `fs/` and `record`.
@@ -90,7 +134,7 @@ impl Store {
 
     /// The record of a layer that is here.
     pub fn layer(&self, diff_id: &Digest) -> Result<LayerRecord> {
-        let path = self.layer_path(diff_id).join("layer.json");
+        let path = self.layer_path(diff_id).join(LAYER_RECORD);
         record::read(&path)?.ok_or_else(|| {
             Error::new(Kind::NotFound, format!("layer {diff_id} is not in the store"))
         })
@@ -105,7 +149,16 @@ impl Store {
         mut layer: LayerRecord,
     ) -> Result<()> {
         layer.version = record::VERSION;
-        record::write(stage.path(), "layer.json", &layer)?;
+        // From here on the stage is a finished layer, also after a crash.
+        record::write(stage.path(), LAYER_RECORD, &layer)?;
+        self.publish_layer(stage, diff_id)
+    }
+
+    fn publish_layer(&self, stage: Stage, diff_id: &Digest) -> Result<()> {
+        let removed = layer::remove_checkpoints(stage.directory());
+        removed
+            .and_then(|()| file::sync_directory(stage.directory()))
+            .context(|| format!("finish layer {diff_id}"))?;
         let _publish = self.publish()?;
         if self.has_layer(diff_id) {
             return Ok(());
@@ -113,4 +166,9 @@ impl Store {
         self.set_aside(&self.layer_path(diff_id))?;
         stage.publish(&self.layer_path(diff_id))
     }
+}
+
+/// Whether a stage holds a layer that was verified and is on the disk whole, and only lacks its place.
+fn is_finished(stage: &Path) -> bool {
+    matches!(record::read::<LayerRecord>(&stage.join(LAYER_RECORD)), Ok(Some(_)))
 }

@@ -7,6 +7,7 @@
 //!           references/<sha256 of name> one record for each tag and each repository digest
 //!           containers/<id>/            container.json, state.json, diff/, work/, rootfs/, etc/
 //!           stages/<name>/              what is being made or taken away; never read, collected when nobody works
+//!           stages/layer-<diff id>/     a layer that a pull left unfinished: the next one goes on; kept for some days
 //!           quarantine/<name>           what was damaged and had to make place; kept for whoever wants to look
 //! RUN_ROOT/lock/                        files for flock; a crash or a reboot releases them
 //! ```
@@ -27,6 +28,7 @@ mod record;
 mod references;
 #[cfg(test)]
 mod testing;
+mod unfinished;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

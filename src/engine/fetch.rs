@@ -1,0 +1,280 @@
+//! Fetching the layers of an image side by side, each from where an earlier try left it.
+//!
+//! Some workers take one layer after another. For each, one thread fetches, verifies and inflates, and another unpacks;
+//! what they leave when they are cut short is a stage with a checkpoint. The first failure stops the others, which keep
+//! what they have.
+
+use std::io::Read;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::progress::{Event, Report};
+use super::pull::{Committed, layer_record};
+use super::{Engine, pipe};
+use crate::digest::Digest;
+use crate::error::{Context, Error, Kind, Result};
+use crate::layer::{self, Checkpoint, Decoder, Resumption, Trail, Unpacked};
+use crate::oci::manifest::Descriptor;
+use crate::reference::Reference;
+use crate::registry::{Client, Options, Waiting};
+use crate::store::Stage;
+
+/// Between two events about how far a layer is.
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// A layer to be fetched.
+pub(super) struct Wanted<'a> {
+    pub blob: &'a Descriptor,
+    pub diff_id: Digest,
+}
+
+/// What the workers tell the thread that reports.
+enum Message {
+    Event(Event),
+    Done,
+}
+
+impl Engine {
+    /// Fetches and commits `layers`, the first first, some at a time. Those that were committed are added to `committed`,
+    /// also after an error, which is the first that occurred.
+    pub(super) fn fetch_layers(
+        &self,
+        reference: &Reference,
+        layers: &[Wanted],
+        committed: &mut Committed,
+        report: Report,
+    ) -> Result<()> {
+        let (sender, receiver) = channel();
+        let options = self.reporting(&sender);
+        let stop = options.stop.clone();
+        let client = Client::new(options)?;
+        let workers = self.concurrency().min(layers.len());
+        let fetching = Fetching {
+            engine: self,
+            client,
+            stop,
+            reference,
+            layers,
+            next: AtomicUsize::new(0),
+            failure: Mutex::new(None),
+            committed: Mutex::new(Vec::new()),
+        };
+        for wanted in layers.iter().skip(workers) {
+            report(Event::LayerWaiting { layer: wanted.name() });
+        }
+        thread::scope(|scope| {
+            for number in 0..workers {
+                let (sender, fetching) = (sender.clone(), &fetching);
+                let worker = thread::Builder::new().name(format!("layer {number}"));
+                let spawned = worker.spawn_scoped(scope, move || fetching.work(&sender));
+                if let Err(e) = spawned {
+                    fetching.fail(Error::io("start a thread", e));
+                    report_until_done(&receiver, number, report);
+                    return;
+                }
+            }
+            report_until_done(&receiver, workers, report);
+        });
+        committed
+            .0
+            .append(&mut fetching.committed.into_inner().unwrap_or_else(PoisonError::into_inner));
+        let failure = fetching.failure.into_inner().unwrap_or_else(PoisonError::into_inner);
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// The options of a client whose waits are reported.
+    fn reporting(&self, sender: &Sender<Message>) -> Options {
+        let mut options = self.registry.clone();
+        let sender = sender.clone();
+        options.stop = Arc::default();
+        options.on_wait = Some(Arc::new(move |waiting: &Waiting| {
+            let Some(blob) = waiting.blob else { return };
+            let (layer, reason) = (blob.short(), waiting.error.to_string());
+            let event = Event::LayerRetrying { layer, seconds: waiting.seconds, reason };
+            // Nobody listens any more when the pull is over.
+            let _ = sender.send(Message::Event(event));
+        }));
+        options
+    }
+}
+
+fn report_until_done(receiver: &Receiver<Message>, mut workers: usize, report: Report) {
+    while workers > 0 {
+        match receiver.recv() {
+            Ok(Message::Event(event)) => report(event),
+            Ok(Message::Done) => workers -= 1,
+            Err(_) => return,
+        }
+    }
+}
+
+impl Wanted<'_> {
+    /// As people are shown.
+    fn name(&self) -> String {
+        self.blob.digest().map(|digest| digest.short()).unwrap_or_default()
+    }
+}
+
+/// One pull's layers, shared by its workers.
+struct Fetching<'a> {
+    engine: &'a Engine,
+    client: Client,
+    /// Ends the client's waits and reads.
+    stop: Arc<AtomicBool>,
+    reference: &'a Reference,
+    layers: &'a [Wanted<'a>],
+    next: AtomicUsize,
+    failure: Mutex<Option<Error>>,
+    committed: Mutex<Vec<Digest>>,
+}
+
+impl Fetching<'_> {
+    /// Takes one layer after another until there are no more or one has failed.
+    fn work(&self, sender: &Sender<Message>) {
+        let tell = |event| {
+            // Whoever listens stays until all workers are done.
+            let _ = sender.send(Message::Event(event));
+        };
+        while let Some(wanted) = self.take() {
+            tell(Event::LayerStarted { layer: wanted.name() });
+            match self.fetch(wanted, &tell) {
+                Ok(()) => {
+                    locked(&self.committed).push(wanted.diff_id);
+                    tell(Event::LayerDone { layer: wanted.name() });
+                }
+                Err(e) => self.fail(e),
+            }
+        }
+        let _ = sender.send(Message::Done);
+    }
+
+    fn take(&self) -> Option<&Wanted<'_>> {
+        if locked(&self.failure).is_some() {
+            return None;
+        }
+        self.layers.get(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Keeps the first failure, and stops the other workers: what they then fail of says nothing.
+    fn fail(&self, error: Error) {
+        locked(&self.failure).get_or_insert(error);
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Fetches and commits one layer, unless it has come meanwhile.
+    fn fetch(&self, wanted: &Wanted, tell: &dyn Fn(Event)) -> Result<()> {
+        let digest = wanted.blob.digest()?;
+        let reference = self.reference;
+        self.fetch_stage(wanted, &digest, tell).map_err(|e| {
+            Error::new(e.kind(), format!("pull layer {digest} of {reference}")).caused_by(e)
+        })
+    }
+
+    fn fetch_stage(&self, wanted: &Wanted, digest: &Digest, tell: &dyn Fn(Event)) -> Result<()> {
+        let store = &self.engine.store;
+        let Some(mut stage) = store.layer_stage(&wanted.diff_id)? else { return Ok(()) };
+        let from = Checkpoint::load(stage.directory(), digest);
+        let resumed = from.is_some();
+        let mut result = self.unpack(wanted, &mut stage, from, tell);
+        // What an earlier try left may be what is damaged.
+        if resumed && result.as_ref().is_err_and(|e| e.kind() == Kind::Corrupt) {
+            result = self.unpack(wanted, &mut stage, None, tell);
+        }
+        match result {
+            Ok(unpacked) => store.commit_layer(stage, &wanted.diff_id, layer_record(&unpacked)),
+            Err(e) => {
+                if matches!(e.kind(), Kind::Unavailable | Kind::Cancelled) {
+                    stage.keep();
+                }
+                Err(e)
+            }
+        }
+    }
+
+    fn unpack(
+        &self,
+        wanted: &Wanted,
+        stage: &mut Stage,
+        from: Option<Checkpoint>,
+        tell: &dyn Fn(Event),
+    ) -> Result<Unpacked> {
+        if from.is_none() {
+            stage.restart()?;
+        }
+        let (digest, diff_id) = (wanted.blob.digest()?, wanted.diff_id);
+        let name = format!("layer {diff_id}");
+        let mut decoder = self.open(wanted, stage, from.as_ref(), &name)?;
+        let trail = Trail::default();
+        let resumption = Resumption { trail: &trail, blob: digest, from };
+        let mut progress = Progress { tell, wanted, last: Instant::now() };
+        let stage = stage.directory();
+        let unpacked = pipe::join(
+            |out| {
+                let mut chunk = vec![0; CHUNK_BYTES];
+                loop {
+                    let count = decoder.read(&mut chunk).context(|| "read".into())?;
+                    if count == 0 {
+                        return Ok(());
+                    }
+                    // Before the bytes are passed on: who gets them finds the place that belongs to them.
+                    trail.note(&mut decoder);
+                    progress.update(decoder.blob_offset());
+                    out.write_all(&chunk[..count]).context(|| "pass on".into())?;
+                }
+            },
+            |tar| layer::unpack_resumable(tar, stage, &name, resumption),
+        )?;
+        if unpacked.diff_id != diff_id {
+            let found = unpacked.diff_id;
+            let message = format!("{name}: its content has the diff ID {found}");
+            return Err(Error::new(Kind::Corrupt, message));
+        }
+        Ok(unpacked)
+    }
+
+    /// The layer's tar, from its start or from the checkpoint.
+    fn open(
+        &self,
+        wanted: &Wanted,
+        stage: &Stage,
+        from: Option<&Checkpoint>,
+        name: &str,
+    ) -> Result<Decoder<'static>> {
+        let digest = wanted.blob.digest()?;
+        let offset = from.map_or(0, |from| from.decoder().blob_offset());
+        let blob = self.client.blob(self.reference, wanted.blob, offset)?;
+        match from {
+            None => Decoder::open(blob, Some(digest)),
+            Some(from) => {
+                let history = from.history(stage.directory(), name)?;
+                Decoder::resume(blob, from.decoder(), &history, digest)
+            }
+        }
+    }
+}
+
+/// Tells how far a layer is, now and then.
+struct Progress<'a> {
+    tell: &'a dyn Fn(Event),
+    wanted: &'a Wanted<'a>,
+    last: Instant,
+}
+
+impl Progress<'_> {
+    fn update(&mut self, done_bytes: u64) {
+        if self.last.elapsed() < PROGRESS_EVERY {
+            return;
+        }
+        self.last = Instant::now();
+        let total_bytes = self.wanted.blob.size;
+        (self.tell)(Event::LayerProgress { layer: self.wanted.name(), done_bytes, total_bytes });
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
