@@ -187,7 +187,8 @@ impl Fetching<'_> {
         match result {
             Ok(unpacked) => store.commit_layer(stage, &wanted.diff_id, layer_record(&unpacked)),
             Err(e) => {
-                if matches!(e.kind(), Kind::Unavailable | Kind::Cancelled) {
+                let may_pass = matches!(e.kind(), Kind::Unavailable | Kind::Cancelled);
+                if may_pass && layer::staged_bytes(stage.directory()).is_some() {
                     stage.keep();
                 }
                 Err(e)
