@@ -5,12 +5,15 @@
 
 pub mod sys;
 
+pub mod base64;
 pub mod digest;
 pub mod error;
 pub mod json;
 pub mod reference;
 pub mod time;
 pub mod units;
+
+pub mod config;
 
 pub mod oci;
 

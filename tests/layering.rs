@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 /// The design's layers, bottom first. Modules of one line do not import each other.
 const LAYERS: &[&[&str]] = &[
     &["sys"],
-    &["error", "time", "units"],
+    &["error", "time", "units", "base64"],
     &["digest", "json"],
-    &["reference"],
+    &["reference", "config"],
     &["oci"],
     &["delta"],
     &["layer"],

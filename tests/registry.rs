@@ -1,5 +1,7 @@
 //! The registry client against a hostile server in this process, and against Debian's docker-registry.
 
+#[path = "registry/account.rs"]
+mod account;
 #[path = "registry/debian.rs"]
 mod debian;
 #[path = "registry/hostile.rs"]

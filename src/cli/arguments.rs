@@ -2,6 +2,8 @@
 
 use argh::FromArgs;
 
+pub use super::login::{Login, Logout};
+
 /// a small container engine that a device fleet can trust
 #[derive(FromArgs)]
 pub struct Arguments {
@@ -17,6 +19,9 @@ pub struct Arguments {
     /// registry (host[:port]) to speak plain HTTP or unverified TLS with; may be repeated
     #[argh(option, arg_name = "host")]
     pub insecure_registry: Vec<String>,
+    /// daemon.json to read (default /etc/vaquita/daemon.json)
+    #[argh(option, arg_name = "file")]
+    pub config_file: Option<String>,
     /// say more about what is done, on standard error
     #[argh(switch, short = 'D')]
     pub debug: bool,
@@ -39,6 +44,8 @@ pub enum Command {
     Load(Load),
     Save(Save),
     Image(Image),
+    Login(Login),
+    Logout(Logout),
     Version(Version),
     Info(Info),
 }

@@ -31,6 +31,8 @@ pub fn execute(engine: &Engine, command: Command) -> Result<i32> {
         Command::Load(args) => load(engine, &args)?,
         Command::Save(args) => save(engine, &args)?,
         Command::Image(Image { command: ImageCommand::Delta(args) }) => delta(engine, &args)?,
+        // Done without an engine.
+        Command::Login(_) | Command::Logout(_) => {}
         Command::Version(_) => output::print(&version()),
         Command::Info(_) => info(engine)?,
     }

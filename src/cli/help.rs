@@ -14,6 +14,8 @@ Images:
   rmi         Remove images
   save        Write images to an archive
   load        Load images, or deltas, from an archive
+  login       Log in to a registry
+  logout      Log out from a registry
   image delta Make a delta image that turns one image into another
 
 Containers:
@@ -30,6 +32,7 @@ Options:
   --run-root DIR            Where locks and state of this boot are kept (default /run/vaquita)
   --ca-file FILE            Trust this certificate authority for registries, too
   --insecure-registry HOST  Speak plain HTTP or unverified TLS with this registry
+  --config-file FILE        Settings of this installation (default /etc/vaquita/daemon.json)
   -D, --debug               Say more about what is done
   --help, --version
 

@@ -6,14 +6,16 @@
 mod arguments;
 mod commands;
 mod help;
+mod login;
 mod output;
 mod progress;
 mod rewrite;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use arguments::{Arguments, Command};
 
+use crate::config::{ClientConfig, DaemonConfig};
 use crate::engine::{self, Engine};
 use crate::error::{Error, Kind, Result};
 use crate::registry;
@@ -77,14 +79,29 @@ fn usage_exit_code(line: &str) -> i32 {
 }
 
 fn execute(arguments: Arguments) -> Result<i32> {
-    let registry = registry::Options {
+    let config = DaemonConfig::read(arguments.config_file.as_deref().map(Path::new))?;
+    if config.debug {
+        output::start_log(true);
+    }
+    let client_config = ClientConfig::of_user();
+    let mut registry = registry::Options {
         ca_files: arguments.ca_file.iter().map(PathBuf::from).collect(),
-        insecure: arguments.insecure_registry,
-        ..registry::Options::default()
+        client_config: Some(client_config.clone()),
+        ..registry::Options::of(&config)
     };
-    let root = |given: Option<String>, default: PathBuf| given.map_or(default, PathBuf::from);
-    let data_root = root(arguments.data_root, engine::default_data_root());
-    let run_root = root(arguments.run_root, engine::default_run_root());
+    registry.insecure.extend(arguments.insecure_registry);
+    match arguments.command {
+        Command::Login(args) => {
+            return login::login(args, &registry, &client_config).map(|()| 0);
+        }
+        Command::Logout(args) => return login::logout(&args, &client_config).map(|()| 0),
+        _ => {}
+    }
+    let root = |given: Option<String>, configured: Option<PathBuf>, default: PathBuf| {
+        given.map(PathBuf::from).or(configured).unwrap_or(default)
+    };
+    let data_root = root(arguments.data_root, config.data_root, engine::default_data_root());
+    let run_root = root(arguments.run_root, config.exec_root, engine::default_run_root());
     for path in [&data_root, &run_root] {
         if !path.is_absolute() {
             let message = format!("{} is not an absolute path", path.display());

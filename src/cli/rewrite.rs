@@ -10,6 +10,7 @@ const VALUES: &[(&str, &[&str])] = &[
     ("load", &["-i", "--input"]),
     ("save", &["-o", "--output"]),
     ("image delta", &["-t", "--tag"]),
+    ("login", &["-u", "--username", "-p", "--password"]),
 ];
 const RUN_VALUES: &[&str] = &[
     "-e",
@@ -32,7 +33,8 @@ const RUN_VALUES: &[&str] = &[
     "--security-opt",
 ];
 /// Options before the command that take a value.
-const GLOBAL_VALUES: &[&str] = &["--data-root", "--run-root", "--ca-file", "--insecure-registry"];
+const GLOBAL_VALUES: &[&str] =
+    &["--data-root", "--run-root", "--ca-file", "--insecure-registry", "--config-file"];
 
 /// Long spellings of options, and argh's name for them.
 const LONG_NAMES: &[(&str, &str)] = &[("--network", "--net")];
@@ -174,6 +176,10 @@ mod tests {
             ("container ls -aq", "ps -a -q"),
             ("rmi x -f", "rmi x -f"),
             ("load -ifile", "load -i file"),
+            (
+                "--config-file=f login -ume --password=x r:5",
+                "--config-file f login -u me --password x r:5",
+            ),
             ("image", "image"),
             ("", ""),
         ] {

@@ -1,31 +1,23 @@
-//! The client: what it is told, and how one question becomes one answer.
+//! The client: how one question becomes one answer.
 
 use std::io::Read;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::Instant;
 
 use ureq::http::{Method, Request, Response};
 use ureq::{Body, SendBody};
 
 use super::authorize::Grants;
 use super::location::{self, Policy};
-use super::retry::{Retry, Waiting};
+use super::options::Options;
+use super::retry::Retry;
 use super::transport::{Connect, Lookup, SpeaksPlain};
 use super::{failure, transport};
 use crate::error::{Error, Kind, Result};
 use crate::reference::Reference;
 use crate::time;
 
-/// Time to reach a host and to finish the TLS handshake.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// The longest silence in the middle of an answer.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
-/// The attempts at one question, as Docker's `max-download-attempts`.
-const MAX_ATTEMPTS: u32 = 5;
-/// The wait after a first failure.
-const FIRST_WAIT: Duration = Duration::from_secs(2);
 /// Redirects followed for one question.
 const MAX_REDIRECTS: usize = 10;
 /// The largest head of an answer, in bytes. It has to be seen whole in the input buffer; signed URLs in redirects are
@@ -36,63 +28,6 @@ const _: () = assert!(MAX_HEADER_BYTES < transport::INPUT_BUFFER_BYTES);
 const MAX_DRAINED_BYTES: u64 = 64 << 10;
 /// Connections kept open between questions: six blobs at a time and what is asked beside them.
 const MAX_IDLE_CONNECTIONS: usize = 8;
-
-/// A user name and a password for one registry.
-#[derive(Clone)]
-pub struct Credentials {
-    /// `host[:port]` as in references; `docker.io` for Docker Hub.
-    pub registry: String,
-    /// The user's name.
-    pub user: String,
-    /// The password or access token. Sent to the registry, or to the token service that it names; never logged.
-    pub password: String,
-}
-
-/// How to reach registries.
-#[derive(Clone)]
-pub struct Options {
-    /// Certificate authorities (PEM) to believe instead of the system's.
-    pub ca_files: Vec<PathBuf>,
-    /// `host[:port]` that may be spoken to over plain HTTP or with any certificate, as Docker's `insecure-registries`.
-    pub insecure: Vec<String>,
-    /// Whom to be; anonymous where none fits.
-    pub credentials: Vec<Credentials>,
-    /// The `User-Agent` header; printable ASCII.
-    pub user_agent: String,
-    /// Time to reach a host and to finish the TLS handshake.
-    pub connect_timeout: Duration,
-    /// The longest silence in the middle of an answer.
-    pub read_timeout: Duration,
-    /// How often to fail at one question, or at one blob without any bytes between, before giving up.
-    pub max_attempts: u32,
-    /// The longest wait after a first failure; each further one doubles it.
-    pub first_wait: Duration,
-    /// Set by whoever no longer wants what was asked for: within a fraction of a second every wait and every read ends
-    /// with `Kind::Cancelled`. Looking a name up and connecting are finished first.
-    pub stop: Arc<AtomicBool>,
-    /// Told, each second, while the client waits to ask again.
-    pub on_wait: Option<OnWait>,
-}
-
-/// Whom to tell of a wait; called from the thread that waits.
-pub type OnWait = Arc<dyn Fn(&Waiting) + Send + Sync>;
-
-impl Default for Options {
-    fn default() -> Options {
-        Options {
-            ca_files: Vec::new(),
-            insecure: Vec::new(),
-            credentials: Vec::new(),
-            user_agent: concat!("vaquita/", env!("CARGO_PKG_VERSION")).to_string(),
-            connect_timeout: CONNECT_TIMEOUT,
-            read_timeout: READ_TIMEOUT,
-            max_attempts: MAX_ATTEMPTS,
-            first_wait: FIRST_WAIT,
-            stop: Arc::default(),
-            on_wait: None,
-        }
-    }
-}
 
 /// A client that keeps connections and tokens for as long as it lives. It may be shared between threads; a clone is
 /// another handle on the same one.
@@ -124,6 +59,8 @@ pub(super) struct Question<'a> {
 
 /// Where a question goes.
 pub(super) enum Place {
+    /// `/v2/`, where a registry says what it is.
+    Base,
     /// What follows `/v2/<repository>/` on the registry.
     Path(String),
     /// Where an answer of the registry at `home` (`scheme://host[:port]`) sent us: the session of an upload.
@@ -144,6 +81,8 @@ pub(super) enum Content<'a> {
 /// What must be granted to whoever asks (distribution spec, "Token Scope").
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access<'a> {
+    /// Nothing but to be who one is.
+    Login,
     Pull,
     /// To pull and push; and to pull from another repository too, if one is named.
     #[allow(dead_code)] // for uploads
@@ -266,7 +205,7 @@ impl Client {
 
     /// The same, once: authorizes if the registry wants it. `retry` learns for how long the server wants to be left alone.
     pub(super) fn ask_once(&self, question: &Question, retry: &mut Retry) -> Result<Answer> {
-        let held = locked(&self.grants).find(question.reference);
+        let held = locked(&self.grants).find(question.reference, Instant::now());
         let mut answer = self.ask_with(question, held.as_deref())?;
         if answer.status() == 401 && answer.is_home {
             let fresh = self.authorize(question, answer, retry)?;
@@ -280,9 +219,14 @@ impl Client {
     }
 
     /// TLS first; plain HTTP only if the host shows that it speaks that, and may.
-    fn ask_with(&self, question: &Question, authorization: Option<&str>) -> Result<Answer> {
+    pub(super) fn ask_with(
+        &self,
+        question: &Question,
+        authorization: Option<&str>,
+    ) -> Result<Answer> {
         let path = match &question.place {
-            Place::Path(path) => path,
+            Place::Base => String::new(),
+            Place::Path(path) => format!("{}/{path}", question.reference.repository()),
             Place::Url { url, home } => {
                 let answer = self.send(url, home, question, authorization);
                 return answer.map_err(|e| failure::of_transport(e, &question.doing));
@@ -291,8 +235,7 @@ impl Client {
         let host = location::wire_name(question.reference.registry());
         let send = |scheme: &str| {
             let home = format!("{scheme}://{host}");
-            let url = format!("{home}/v2/{}/{path}", question.reference.repository());
-            self.send(&url, &home, question, authorization)
+            self.send(&format!("{home}/v2/{path}"), &home, question, authorization)
         };
         if !locked(&self.plain_hosts).iter().any(|plain| plain == host) {
             let result = send("https");
@@ -338,7 +281,7 @@ impl Client {
     }
 
     /// One request and its response.
-    fn exchange(
+    pub(super) fn exchange(
         &self,
         url: &str,
         question: &Question,

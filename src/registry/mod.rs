@@ -15,12 +15,16 @@ mod challenge;
 mod client;
 mod failure;
 mod location;
+mod login;
+mod options;
 mod resolve;
 mod retry;
 mod tls;
 mod transport;
 mod trust;
 
-pub use client::{Client, Credentials, OnWait, Options};
+pub use crate::config::Credentials;
+pub use client::Client;
+pub use options::{OnWait, Options};
 pub use resolve::Resolved;
 pub use retry::Waiting;

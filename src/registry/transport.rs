@@ -20,8 +20,9 @@ use ureq::unversioned::transport::{
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
 
-use super::client::{Options, check_stop};
+use super::client::check_stop;
 use super::location::{self, Policy};
+use super::options::Options;
 use super::trust::{self, Cause, Trust};
 use crate::error::{Error, Kind};
 

@@ -199,6 +199,7 @@ fn logs_in_with_basic_credentials() {
             registry: registry.authority.clone(),
             user: "me".into(),
             password: password.into(),
+            ..Credentials::default()
         };
         let client = Client::new(Options { credentials: vec![credentials], ..Options::default() });
         client.unwrap().resolve(&registry.reference("x:1"), &platform()).unwrap_err()

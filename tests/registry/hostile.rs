@@ -391,10 +391,11 @@ fn authorization_stays_at_home() {
         registry: registry.into(),
         user: "me".into(),
         password: "secret".into(),
+        ..Credentials::default()
     };
     // Even with credentials for the store itself: the registry names it, the user does not.
     let credentials = vec![credentials(&server.authority), credentials(&store.authority)];
-    let client = Client::new(Options { credentials, ..Options::default() }).unwrap();
+    let client = Client::new(Options { credentials, ..quick() }).unwrap();
     let read = |repository: &str| {
         let mut bytes = Vec::new();
         let blob = client.blob(&server.reference(repository), &descriptor(CONTENT), 0)?;
@@ -454,7 +455,7 @@ fn keeps_its_connection() {
 
 #[test]
 fn refuses_an_odd_user_agent() {
-    let options = Options { user_agent: "a\r\nX: y".into(), ..Options::default() };
+    let options = Options { user_agent: "a\r\nX: y".into(), ..quick() };
     let error = Client::new(options).err().unwrap();
     assert_eq!(error.to_string(), "user agent `a\\r\\nX: y` is not printable ASCII");
 }

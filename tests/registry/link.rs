@@ -20,7 +20,7 @@ fn start_of_range(head: &str) -> usize {
 }
 
 /// An answer to `head` with the rest of `content`, as if the link were cut after `sent` bytes of it.
-fn cut_answer(head: &str, content: &[u8], sent: usize) -> Vec<u8> {
+pub fn cut_answer(head: &str, content: &[u8], sent: usize) -> Vec<u8> {
     let start = start_of_range(head);
     let rest = &content[start..];
     let (end, size) = (content.len() - 1, content.len());

@@ -13,7 +13,7 @@ use vaquita::oci::platform::Platform;
 use vaquita::reference::Reference;
 use vaquita::registry::{Client, Options};
 
-/// The head of a request, as it came.
+/// The head of a request, as it came, and its body.
 pub type Head = String;
 type Handler = dyn Fn(&Head) -> Vec<u8> + Send + Sync;
 
@@ -63,12 +63,13 @@ impl Server {
 
 fn serve(mut stream: TcpStream, handler: &Handler, seen: &Mutex<Vec<Head>>) {
     while let Some(head) = read_head(&mut stream) {
-        let answer = match head.starts_with("GET ") {
+        let is_known = METHODS.iter().any(|method| head.starts_with(method));
+        let answer = match is_known {
             true => handler(&head),
             false => b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n".to_vec(),
         };
         let ends = answer.is_empty() || answer.windows(17).any(|w| w == b"Connection: close");
-        if head.starts_with("GET ") {
+        if is_known {
             seen.lock().unwrap().push(head);
         }
         if stream.write_all(&answer).is_err() || ends {
@@ -77,7 +78,9 @@ fn serve(mut stream: TcpStream, handler: &Handler, seen: &Mutex<Vec<Head>>) {
     }
 }
 
-/// Reads to the empty line, or one chunk of what is no HTTP.
+const METHODS: &[&str] = &["GET ", "POST ", "CONNECT "];
+
+/// Reads to the empty line, and as many bytes behind it as the head says; or one byte of what is no HTTP.
 fn read_head(stream: &mut TcpStream) -> Option<Head> {
     let mut bytes = Vec::new();
     while !bytes.ends_with(b"\r\n\r\n") {
@@ -86,11 +89,16 @@ fn read_head(stream: &mut TcpStream) -> Option<Head> {
             Ok(1) => bytes.push(chunk[0]),
             _ => return None,
         }
-        if bytes[0] != b'G' {
+        if !bytes[0].is_ascii_uppercase() {
             return Some("no HTTP".into());
         }
     }
-    Some(String::from_utf8(bytes).unwrap())
+    let head = String::from_utf8(bytes).unwrap();
+    let lower = head.to_ascii_lowercase();
+    let length = lower.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+    stream.read_exact(&mut body).ok()?;
+    Some(head + std::str::from_utf8(&body).unwrap())
 }
 
 /// A complete answer; `headers` end in CRLF each.
