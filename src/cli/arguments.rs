@@ -34,6 +34,7 @@ pub struct Arguments {
 #[allow(clippy::large_enum_variant)] // made once in a run
 pub enum Command {
     Pull(Pull),
+    Push(super::push::Push),
     Run(Run),
     Images(Images),
     Ps(Ps),

@@ -25,6 +25,7 @@ pub fn execute(engine: &Engine, command: Command) -> Result<i32> {
         Command::Rmi(args) => return each(&args.images, &mut |name| rmi(engine, name, args.force)),
         Command::Inspect(args) => return inspect(engine, &args),
         Command::Pull(args) => pull(engine, &args)?,
+        Command::Push(args) => super::push::push(engine, &args)?,
         Command::Images(args) => images(engine, &args)?,
         Command::Ps(args) => ps(engine, &args)?,
         Command::Tag(args) => engine.tag(&args.source, &Reference::parse(&args.target)?)?,

@@ -8,6 +8,7 @@ A small container engine that a device fleet can trust. It needs no daemon: ever
 
 Images:
   pull        Download an image, or a delta to one, from a registry
+  push        Upload an image to a registry
   images      List images
   inspect     Show all that is known of an image or container, as JSON
   tag         Give an image one more name

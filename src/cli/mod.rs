@@ -9,6 +9,7 @@ mod help;
 mod login;
 mod output;
 mod progress;
+mod push;
 mod rewrite;
 
 use std::path::{Path, PathBuf};

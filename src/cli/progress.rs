@@ -48,6 +48,8 @@ pub struct Words {
 
 /// For layers that come from a registry.
 pub const PULL: Words = Words { moving: "Downloading", done: "Pull complete" };
+/// For layers that go to a registry.
+pub const PUSH: Words = Words { moving: "Pushing", done: "Pushed" };
 /// For layers that come from an archive.
 pub const LOAD: Words = Words { moving: "Loading layer", done: "Loading layer" };
 
@@ -152,6 +154,14 @@ fn told(event: Event, words: Words) -> Told {
                 false => "Image is up to date for",
             };
             line(format!("Digest: {digest}\nStatus: {outcome} {reference}"))
+        }
+        Event::Pushing { name } => line(format!("The push refers to repository [{name}]")),
+        Event::LayerPreparing { layer } => status(layer, Status::Waiting("Preparing")),
+        Event::LayerAtRegistry { layer } => status(layer, Status::Done("Layer already exists")),
+        Event::LayerMounted { layer, from } => busy(layer, &format!("Mounted from {from}")),
+        Event::LayerPushed { layer } => status(layer, Status::Done("Pushed")),
+        Event::Pushed { tag, digest, size_bytes } => {
+            line(format!("{tag}: digest: {digest} size: {size_bytes}"))
         }
         Event::DeltaBasis { image } => status(image, Status::Done("Using as delta basis")),
         Event::Fingerprinting { image } => busy(image, "Fingerprinting"),

@@ -23,6 +23,18 @@ pub enum Event {
     LayerDone { layer: String },
     /// A pull is done: what the registry's name points at, and whether it is new here.
     Pulled { reference: String, digest: String, is_new: bool },
+    /// A push begins, to this repository.
+    Pushing { name: String },
+    /// A layer is to be pushed. These are named by the first 12 digits of their diff ID.
+    LayerPreparing { layer: String },
+    /// The registry has the layer already.
+    LayerAtRegistry { layer: String },
+    /// The registry took the layer from another repository of its own.
+    LayerMounted { layer: String, from: String },
+    /// A layer was uploaded.
+    LayerPushed { layer: String },
+    /// A push is done: what the tag stands for at the registry, and the size of that manifest.
+    Pushed { tag: String, digest: String, size_bytes: u64 },
     /// The image is a delta; its basis is here.
     DeltaBasis { image: String },
     /// Signatures of the basis are being made.

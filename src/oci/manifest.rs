@@ -15,6 +15,14 @@ pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list
 pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// OCI image index (image spec, image-index.md).
 pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// Docker's image configuration.
+pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+/// OCI image configuration (image spec, config.md).
+pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// Docker's gzip-compressed layer.
+pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+/// OCI's gzip-compressed layer (image spec, layer.md).
+pub const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
 /// The most layers accepted in one image; overlayfs itself takes 500 lower directories.
 pub const MAX_LAYERS: usize = 500;
@@ -49,6 +57,23 @@ pub struct Manifest {
     pub media_type: Option<String>,
     pub config: Descriptor,
     pub layers: Vec<Descriptor>,
+}
+
+/// The document of a manifest of `media_type`: the same bytes for the same blobs.
+pub fn write(media_type: &str, config: &Descriptor, layers: &[Descriptor]) -> String {
+    let layers: Vec<String> = layers.iter().map(write_descriptor).collect();
+    format!(
+        r#"{{"schemaVersion":2,"mediaType":{},"config":{},"layers":[{}]}}"#,
+        json::quote_as_go(media_type),
+        write_descriptor(config),
+        layers.join(",")
+    )
+}
+
+fn write_descriptor(blob: &Descriptor) -> String {
+    let Descriptor { media_type, digest, size, .. } = blob;
+    let (media_type, digest) = (json::quote_as_go(media_type), json::quote_as_go(digest));
+    format!(r#"{{"mediaType":{media_type},"size":{size},"digest":{digest}}}"#)
 }
 
 #[derive(Deserialize)]
@@ -138,6 +163,25 @@ mod tests {
             };
             assert_eq!(m.layers[0].digest().unwrap(), Digest::of(b""));
         }
+    }
+
+    #[test]
+    fn writes_what_it_parses() {
+        let blob = |media_type: &str, bytes: &[u8]| Descriptor {
+            media_type: media_type.into(),
+            digest: Digest::of(bytes).to_string(),
+            size: bytes.len() as u64,
+            platform: None,
+        };
+        let (config, layer) = (blob(OCI_CONFIG, b"{}"), blob("application/x.\"<>+zstd", b"layer"));
+        let text = write(OCI_MANIFEST, &config, &[layer.clone(), config.clone()]);
+        let Ok(Document::Manifest(read)) = Document::parse(text.as_bytes(), "", "x") else {
+            panic!("not a manifest: {text}")
+        };
+        assert_eq!(read.media_type.as_deref(), Some(OCI_MANIFEST));
+        assert_eq!((read.config.digest, read.config.size), (config.digest, 2));
+        assert_eq!(read.layers.len(), 2);
+        assert_eq!(read.layers[0].media_type, layer.media_type);
     }
 
     #[test]

@@ -64,17 +64,14 @@ pub(super) enum Place {
     /// What follows `/v2/<repository>/` on the registry.
     Path(String),
     /// Where an answer of the registry at `home` (`scheme://host[:port]`) sent us: the session of an upload.
-    #[allow(dead_code)] // for uploads
     Url { url: String, home: String },
 }
 
 /// What a question carries.
 pub(super) enum Content<'a> {
     None,
-    #[allow(dead_code)] // for uploads
     Bytes(&'a [u8]),
     /// As many bytes of a stream that is opened anew each time that the question is asked.
-    #[allow(dead_code)] // for uploads
     Stream(u64, &'a (dyn Fn() -> Result<Box<dyn Read + 'a>> + 'a)),
 }
 
@@ -85,7 +82,6 @@ pub(super) enum Access<'a> {
     Login,
     Pull,
     /// To pull and push; and to pull from another repository too, if one is named.
-    #[allow(dead_code)] // for uploads
     Push(Option<&'a str>),
 }
 

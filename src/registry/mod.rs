@@ -22,9 +22,11 @@ mod retry;
 mod tls;
 mod transport;
 mod trust;
+mod upload;
 
 pub use crate::config::Credentials;
 pub use client::Client;
 pub use options::{OnWait, Options};
 pub use resolve::Resolved;
 pub use retry::Waiting;
+pub use upload::{Push, Uploaded};

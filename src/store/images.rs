@@ -42,6 +42,15 @@ impl Store {
         Ok(Image { id: *id, config, config_bytes })
     }
 
+    /// The manifest that the image was pulled by, byte for byte; `None` if it came in another way.
+    pub fn image_manifest(&self, id: &Digest) -> Result<Option<Vec<u8>>> {
+        match fs::read(self.path("images").join(id.hex()).join("manifest.json")) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::io(format!("read image {}", id.short()), e)),
+        }
+    }
+
     /// Whether an image with this ID is here, undamaged.
     pub fn has_image(&self, id: &Digest) -> bool {
         self.image(id).is_ok()

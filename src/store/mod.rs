@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DATA_ROOT/version                     the layout's version, refused by name if unknown
-//!           layers/<diff id>/           fs/, record, layer.json: one uncompressed layer each
+//!           layers/<diff id>/           fs/, record, layer.json, perhaps blob.json: one uncompressed layer each
 //!           images/<image id>/          config.json and, if pulled, manifest.json, byte for byte
 //!           references/<sha256 of name> one record for each tag and each repository digest
 //!           containers/<id>/            container.json, state.json, diff/, work/, rootfs/, etc/
@@ -20,6 +20,7 @@
 //! whoever has a stage under way and needs the layers it saw to stay, and taken alone by the collector, which comes
 //! back later rather than wait. A running container holds a lock of its own.
 
+mod blobs;
 mod collect;
 mod containers;
 mod images;

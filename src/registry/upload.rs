@@ -1,0 +1,507 @@
+//! Pushing: blobs and manifests to a registry (OCI distribution spec 1.1, "Push").
+//!
+//! A blob goes up in a session: POST opens it, PATCH appends a chunk, PUT names the digest and closes it. Nothing of the
+//! blob is kept but the chunk under way, so its bytes are asked for as a stream that can be opened anew; the digest is
+//! made while they pass. Of a chunk whose link broke the session says how much arrived, and the rest is sent. A session
+//! that is gone, or that lost what it had confirmed, is replaced by a new one from the first byte on. What fits into one
+//! chunk goes with the PUT. Where chunks are refused the stream is read twice: for its digest, then for one PUT.
+
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::sleep;
+use std::time::Duration;
+
+use ureq::http::Method;
+
+use super::client::{Access, Answer, Client, Content, Place, Question};
+use super::{failure, location};
+use crate::digest::{Digest, Hasher};
+use crate::error::{Error, Kind, Result};
+use crate::reference::Reference;
+
+/// The bytes of one PATCH: the smallest part that S3, behind most registries, takes without copying.
+const CHUNK_BYTES: u64 = 5 << 20;
+/// The largest chunk that is kept in memory because a registry wants it (`OCI-Chunk-Min-Length`).
+const MAX_CHUNK_BYTES: u64 = 16 << 20;
+/// How often in a row a question may go without an answer, or a chunk without a byte of progress.
+const MAX_FAILURES: u32 = 5;
+/// Sessions that one blob may use up.
+const MAX_SESSIONS: u32 = 4;
+/// The pause after the first failure in a row; each further one doubles it.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const READ_BYTES: usize = 64 << 10;
+
+/// The bytes of a blob from the first on, the same ones each time that it is called.
+pub type Open<'a> = &'a (dyn Fn() -> Result<Box<dyn Read + 'a>> + 'a);
+
+/// A blob that is at the registry: its digest and its size in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Uploaded {
+    /// What the registry knows it by.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+}
+
+/// What is pushed to one repository. It may be shared between threads.
+pub struct Push<'a> {
+    client: &'a Client,
+    reference: &'a Reference,
+    /// The registry was found to refuse chunks.
+    refuses_chunks: AtomicBool,
+}
+
+/// Why an upload did not come to its end.
+enum Stop {
+    /// For good.
+    Failed(Error),
+    /// The session is no more, or does not hold what it should; a new one may.
+    Vanished(Error),
+    /// The registry takes no chunks.
+    ChunksRefused(Error),
+}
+
+impl<'a> Push<'a> {
+    /// Nothing is asked yet. The tag of `reference` is for `manifest`.
+    pub fn new(client: &'a Client, reference: &'a Reference) -> Push<'a> {
+        Push { client, reference, refuses_chunks: AtomicBool::new(false) }
+    }
+
+    /// Whether the repository has this blob.
+    pub fn has_blob(&self, digest: &Digest) -> Result<bool> {
+        let place = Place::Path(format!("blobs/{digest}"));
+        let mut question = self.question(Method::HEAD, place, "check", digest);
+        question.accepts = &[200, 404];
+        self.persist(&mut || {
+            let answer = self.client.ask(&question)?;
+            let has = answer.status() == 200;
+            answer.drain();
+            Ok(has)
+        })
+    }
+
+    /// Lets the repository have a blob that the repository `from` of the same registry has. `false` if the registry has
+    /// none there, does not let us read it, or mounts nothing.
+    pub fn mount_blob(&self, digest: &Digest, from: &str) -> Result<bool> {
+        let place = Place::Path(format!("blobs/uploads/?mount={digest}&from={from}"));
+        let mut question = self.question(Method::POST, place, "mount", digest);
+        question.access = Access::Push(Some(from));
+        question.accepts = &[201, 202];
+        let answer = match self.persist(&mut || self.client.ask(&question)) {
+            Ok(answer) if answer.status() == 201 => {
+                answer.drain();
+                return Ok(true);
+            }
+            Ok(answer) => answer,
+            Err(e) if e.kind() == Kind::Unavailable => return Err(e),
+            Err(e) => {
+                log::debug!("{e}");
+                return Ok(false);
+            }
+        };
+        // The registry opened a session instead. It ages out by itself if it is not closed.
+        if let Ok(session) = self.session_of(answer) {
+            let mut question = self.question(Method::DELETE, session.place(), "mount", digest);
+            question.accepts = &[200, 202, 204];
+            let _ = self.client.ask(&question).map(Answer::drain);
+        }
+        Ok(false)
+    }
+
+    /// Uploads the blob that `open` gives; on success the registry has it under the digest that is returned. `name`
+    /// stands for it in errors.
+    pub fn blob(&self, name: &str, open: Open) -> Result<Uploaded> {
+        let mut sessions = 0;
+        loop {
+            sessions += 1;
+            // Some that take no PATCH say that there is no session: the last one is for a PUT alone.
+            let whole = self.refuses_chunks.load(Ordering::Relaxed) || sessions == MAX_SESSIONS;
+            let sent = match whole {
+                false => self.send_in_chunks(name, open),
+                true => self.send_whole(name, open),
+            };
+            let error = match sent {
+                Ok(uploaded) => return Ok(uploaded),
+                Err(Stop::Failed(error)) => return Err(error),
+                Err(Stop::ChunksRefused(error)) => {
+                    log::debug!("{error}");
+                    self.refuses_chunks.store(true, Ordering::Relaxed);
+                    continue;
+                }
+                Err(Stop::Vanished(error)) => error,
+            };
+            if sessions >= MAX_SESSIONS {
+                let message = format!("upload {name}: given up after {sessions} sessions");
+                return Err(Error::new(error.kind(), message).caused_by(error));
+            }
+            log::debug!("{error}");
+            pause(sessions);
+        }
+    }
+
+    /// Stores a manifest under the reference's tag, or by its digest where there is none. All that it names is there.
+    pub fn manifest(&self, media_type: &str, bytes: &[u8]) -> Result<Digest> {
+        let digest = Digest::of(bytes);
+        let key = self.reference.tag().map_or_else(|| digest.to_string(), str::to_string);
+        let mut question =
+            self.question(Method::PUT, Place::Path(format!("manifests/{key}")), "put", &digest);
+        question.doing = format!("put manifest of {}", self.reference.familiar());
+        question.headers.push(("content-type", media_type.to_string()));
+        question.content = Content::Bytes(bytes);
+        question.accepts = &[200, 201, 202];
+        self.persist(&mut || self.client.ask(&question).map(Answer::drain))?;
+        Ok(digest)
+    }
+
+    fn question<'q>(
+        &self,
+        method: Method,
+        place: Place,
+        verb: &str,
+        what: &dyn ToString,
+    ) -> Question<'q>
+    where
+        'a: 'q,
+    {
+        let (what, name) = (what.to_string(), self.reference.familiar_name());
+        Question {
+            reference: self.reference,
+            // PATCH, POST and PUT without any bytes say so by their length.
+            content: match method == Method::POST || method == Method::PUT {
+                true => Content::Bytes(&[]),
+                false => Content::None,
+            },
+            method,
+            place,
+            headers: Vec::new(),
+            access: Access::Push(None),
+            accepts: &[],
+            doing: format!("{verb} {what} in {name}"),
+        }
+    }
+
+    /// Asks until there is an answer, for questions that may be asked twice.
+    fn persist<T>(&self, ask: &mut dyn FnMut() -> Result<T>) -> Result<T> {
+        let mut failures = 0;
+        loop {
+            match ask() {
+                Err(e) if e.kind() == Kind::Unavailable && failures + 1 < MAX_FAILURES => {
+                    log::debug!("{e}");
+                    failures += 1;
+                    pause(failures);
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Opens a session and says how large its chunks shall be.
+    fn begin(&self, name: &str) -> Result<(Session, u64)> {
+        let place = Place::Path("blobs/uploads/".to_string());
+        let mut question = self.question(Method::POST, place, "upload", &name);
+        question.accepts = &[202];
+        let answer = self.persist(&mut || self.client.ask(&question))?;
+        let least = answer.header("oci-chunk-min-length").and_then(|text| text.parse().ok());
+        let session = self.session_of(answer)?;
+        Ok((session, CHUNK_BYTES.max(least.unwrap_or(0))))
+    }
+
+    /// Where the session goes on that `answer` speaks of.
+    fn session_of(&self, answer: Answer) -> Result<Session> {
+        let name = self.reference.familiar_name();
+        let refuse = |why: &str| Error::new(Kind::Invalid, format!("upload to {name}: {why}"));
+        if !answer.is_home {
+            return Err(refuse("the registry sends uploads elsewhere"));
+        }
+        let Some(url) = answer.header("location").map(|to| location::follow(&answer.url, to))
+        else {
+            return Err(refuse("the registry names no session"));
+        };
+        let home = answer.origin.clone();
+        answer.drain();
+        self.check(Session { home, url })
+    }
+
+    fn check(&self, session: Session) -> Result<Session> {
+        let doing = || format!("upload to {}", self.reference.familiar_name());
+        let hop = self.client.check_hop(&session.home, &session.url);
+        hop.map_err(|e| failure::of_transport(e, &doing()))?;
+        Ok(session)
+    }
+
+    fn send_in_chunks(&self, name: &str, open: Open) -> Result<Uploaded, Stop> {
+        let (session, chunk_bytes) = self.begin(name).map_err(Stop::Failed)?;
+        if chunk_bytes > MAX_CHUNK_BYTES {
+            let message = format!("upload {name}: chunks of {chunk_bytes} bytes are too large");
+            return Err(Stop::ChunksRefused(Error::new(Kind::Unsupported, message)));
+        }
+        let mut upload =
+            Upload { push: self, name, session, hasher: Hasher::new(), confirmed_bytes: 0 };
+        let mut stream = open().map_err(Stop::Failed)?;
+        let mut chunk = Vec::with_capacity(chunk_bytes as usize);
+        loop {
+            chunk.clear();
+            stream
+                .by_ref()
+                .take(chunk_bytes)
+                .read_to_end(&mut chunk)
+                .map_err(|e| failed(name, e))?;
+            upload.hasher.update(&chunk);
+            let is_last = (chunk.len() as u64) < chunk_bytes;
+            if is_last && upload.confirmed_bytes == 0 {
+                return upload.close(Content::Bytes(&chunk), chunk.len() as u64);
+            }
+            if !chunk.is_empty() {
+                upload.append(&chunk)?;
+            }
+            if is_last {
+                return upload.close(Content::Bytes(&[]), 0);
+            }
+        }
+    }
+
+    /// Reads the stream for its digest, and again for one PUT.
+    fn send_whole(&self, name: &str, open: Open) -> Result<Uploaded, Stop> {
+        let (mut hasher, mut size_bytes) = (Hasher::new(), 0);
+        let mut stream = open().map_err(Stop::Failed)?;
+        let mut buffer = vec![0; READ_BYTES];
+        loop {
+            match stream.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => {
+                    hasher.update(&buffer[..count]);
+                    size_bytes += count as u64;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(failed(name, e)),
+            }
+        }
+        let digest = hasher.clone().finish();
+        if self.has_blob(&digest).map_err(Stop::Failed)? {
+            return Ok(Uploaded { digest, size_bytes });
+        }
+        let (session, _) = self.begin(name).map_err(Stop::Failed)?;
+        let upload = Upload { push: self, name, session, hasher, confirmed_bytes: 0 };
+        let exact = || -> Result<Box<dyn Read + '_>> {
+            Ok(Box::new(Exactly { inner: open()?, left_bytes: size_bytes }))
+        };
+        upload.close(Content::Stream(size_bytes, &exact), size_bytes)
+    }
+}
+
+/// A session: where it goes on, and whose it is.
+struct Session {
+    home: String,
+    url: String,
+}
+
+impl Session {
+    fn place(&self) -> Place {
+        Place::Url { url: self.url.clone(), home: self.home.clone() }
+    }
+}
+
+/// A blob on its way.
+struct Upload<'a> {
+    push: &'a Push<'a>,
+    name: &'a str,
+    session: Session,
+    hasher: Hasher,
+    /// What the registry said it has.
+    confirmed_bytes: u64,
+}
+
+impl<'a> Upload<'a> {
+    /// Appends a chunk; on success the registry has confirmed the whole of it.
+    fn append(&mut self, chunk: &[u8]) -> Result<(), Stop> {
+        let start = self.confirmed_bytes;
+        let end = start + chunk.len() as u64;
+        let mut failures = 0;
+        while self.confirmed_bytes < end {
+            let before = self.confirmed_bytes;
+            let rest = chunk.get((before - start) as usize..).unwrap_or_default();
+            let (held, error) = match self.patch(rest) {
+                Ok(Some(held)) => (held, None),
+                Ok(None) => (self.held_bytes()?, None),
+                Err(e) if e.kind() == Kind::Unavailable => {
+                    failures += 1;
+                    if failures == MAX_FAILURES {
+                        return Err(Stop::Failed(e));
+                    }
+                    log::debug!("{e}");
+                    pause(failures);
+                    (self.held_bytes()?, Some(e))
+                }
+                Err(e) if e.kind() == Kind::NotFound => return Err(Stop::Vanished(e)),
+                Err(e) if e.kind() == Kind::Unauthorized => return Err(Stop::Failed(e)),
+                Err(e) => return Err(Stop::ChunksRefused(e)),
+            };
+            let makes_no_way = held == before && error.is_none();
+            if !(start..=end).contains(&held) || makes_no_way {
+                return Err(self.vanished(&format!("the session has {held} bytes, not {before}")));
+            }
+            if held > before {
+                failures = 0;
+            }
+            self.confirmed_bytes = held;
+        }
+        Ok(())
+    }
+
+    /// One PATCH; how many bytes the session has then, or `None` if it stands elsewhere than we thought (416).
+    fn patch(&mut self, bytes: &[u8]) -> Result<Option<u64>> {
+        let start = self.confirmed_bytes;
+        let end = start + bytes.len() as u64;
+        let mut question =
+            self.push.question(Method::PATCH, self.session.place(), "upload", &self.name);
+        question.content = Content::Bytes(bytes);
+        question.headers = vec![
+            ("content-type", "application/octet-stream".to_string()),
+            ("content-range", format!("{start}-{}", end.saturating_sub(1))),
+        ];
+        question.accepts = &[201, 202, 204, 416];
+        let answer = self.push.client.ask(&question)?;
+        if answer.status() == 416 {
+            answer.drain();
+            return Ok(None);
+        }
+        let held = answer.header("range").map(|range| held_of(range, end));
+        self.move_on(answer)?;
+        Ok(Some(held.unwrap_or(end)))
+    }
+
+    /// Asks the session how much it has.
+    fn held_bytes(&mut self) -> Result<u64, Stop> {
+        let mut question =
+            self.push.question(Method::GET, self.session.place(), "resume upload of", &self.name);
+        question.accepts = &[200, 202, 204];
+        let answer = self.push.persist(&mut || self.push.client.ask(&question));
+        let answer = answer.map_err(|e| match e.kind() {
+            Kind::Unavailable | Kind::Unauthorized => Stop::Failed(e),
+            _ => Stop::Vanished(e),
+        })?;
+        let held = answer.header("range").map(|range| held_of(range, self.confirmed_bytes));
+        self.move_on(answer).map_err(Stop::Failed)?;
+        held.ok_or_else(|| self.vanished("the session does not say what it has"))
+    }
+
+    /// A session may have another URL after each answer.
+    fn move_on(&mut self, answer: Answer) -> Result<()> {
+        let moved = answer.header("location").map(|to| location::follow(&answer.url, to));
+        answer.drain();
+        if let Some(url) = moved {
+            let home = self.session.home.clone();
+            self.session = self.push.check(Session { home, url })?;
+        }
+        Ok(())
+    }
+
+    /// Closes the session with its last bytes, of which `content` has `count`.
+    fn close<'c>(self, content: Content<'c>, count: u64) -> Result<Uploaded, Stop>
+    where
+        'a: 'c,
+    {
+        let digest = self.hasher.clone().finish();
+        let uploaded = Uploaded { digest, size_bytes: self.confirmed_bytes + count };
+        let separator = if self.session.url.contains('?') { '&' } else { '?' };
+        let url = format!("{}{separator}digest={digest}", self.session.url);
+        let place = Place::Url { url, home: self.session.home.clone() };
+        let mut question = self.push.question(Method::PUT, place, "upload", &self.name);
+        question.content = content;
+        question.headers = vec![("content-type", "application/octet-stream".to_string())];
+        question.accepts = &[200, 201, 204];
+        let error = match self.push.client.ask(&question) {
+            Ok(answer) => {
+                answer.drain();
+                return Ok(uploaded);
+            }
+            Err(error) => error,
+        };
+        match error.kind() {
+            // The answer may have been lost, not the request.
+            Kind::Unavailable if self.push.has_blob(&digest).map_err(Stop::Failed)? => Ok(uploaded),
+            Kind::Unavailable | Kind::NotFound => Err(Stop::Vanished(error)),
+            // Chunks that arrived in another order than they were sent in, as it were.
+            Kind::Invalid if self.confirmed_bytes > 0 => Err(Stop::ChunksRefused(error)),
+            _ => Err(Stop::Failed(error)),
+        }
+    }
+
+    fn vanished(&self, why: &str) -> Stop {
+        let message = format!("upload {}: {why}", self.name);
+        Stop::Vanished(Error::new(Kind::Unavailable, message))
+    }
+}
+
+fn failed(name: &str, error: io::Error) -> Stop {
+    Stop::Failed(Error::io(format!("upload {name}"), error))
+}
+
+/// How many bytes a session has that says `0-N`, N the last of them. An empty one says `0-0` like one with a single
+/// byte, so that counts as nothing unless one byte is what is `expected`.
+fn held_of(range: &str, expected_bytes: u64) -> u64 {
+    let range = range.trim().trim_start_matches("bytes=").trim_start_matches("bytes ");
+    let last = range.split_once('-').and_then(|(_, last)| last.trim().parse::<u64>().ok());
+    match last {
+        None => 0,
+        Some(0) if expected_bytes != 1 => 0,
+        Some(last) => last.saturating_add(1),
+    }
+}
+
+/// Waits the longer the more failures there were in a row.
+fn pause(failures: u32) {
+    sleep(FIRST_PAUSE * (1 << failures.clamp(1, MAX_FAILURES).saturating_sub(1)));
+}
+
+/// A reader that must end after so many bytes: ureq would wait for ever for what was promised and does not come.
+struct Exactly<'a> {
+    inner: Box<dyn Read + 'a>,
+    left_bytes: u64,
+}
+
+impl Read for Exactly<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        match self.left_bytes.checked_sub(count as u64) {
+            Some(left) if count > 0 || left == 0 || buffer.is_empty() => {
+                self.left_bytes = left;
+                Ok(count)
+            }
+            _ => Err(Error::new(Kind::Corrupt, "it changed while it was uploaded").into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_a_session_has() {
+        for (range, expected, held) in [
+            ("0-0", 5, 0),
+            ("0-0", 1, 1),
+            ("0-4", 9, 5),
+            (" bytes=0-4", 9, 5),
+            ("bytes 0-4", 9, 5),
+            ("0-18446744073709551615", 9, u64::MAX),
+            ("", 9, 0),
+            ("x", 9, 0),
+        ] {
+            assert_eq!(held_of(range, expected), held, "{range}");
+        }
+    }
+
+    #[test]
+    fn a_stream_of_another_length_is_an_error() {
+        let read = |bytes: &'static [u8]| {
+            let mut text = String::new();
+            let mut exactly = Exactly { inner: Box::new(bytes), left_bytes: 3 };
+            exactly.read_to_string(&mut text).map(|_| text).map_err(|e| e.to_string())
+        };
+        assert_eq!(read(b"abc"), Ok("abc".into()));
+        assert_eq!(read(b"ab"), Err("it changed while it was uploaded".into()));
+        assert_eq!(read(b"abcd"), Err("it changed while it was uploaded".into()));
+    }
+}
