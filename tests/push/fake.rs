@@ -1,0 +1,283 @@
+//! A registry on 127.0.0.1 that takes uploads and does wrong what it is told to.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
+
+use vaquita::digest::Digest;
+use vaquita::reference::Reference;
+
+/// What goes wrong with one request.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// So many bytes of the body arrive and are kept; then the connection ends.
+    CutAfter(usize),
+    /// The request is carried out and its answer is lost.
+    LoseAnswer,
+    /// This status instead, with these headers, each ended by CRLF, and this body.
+    Answer(u16, &'static str, &'static str),
+    /// The session is gone.
+    Forget,
+    /// The session keeps only so many bytes; it says so by a 416.
+    ShrinkTo(usize),
+    /// The chunk is kept, but for its last byte.
+    KeepShort,
+}
+
+#[derive(Default)]
+pub struct State {
+    sessions: BTreeMap<u64, Vec<u8>>,
+    /// What was uploaded or mounted, by repository and digest.
+    pub blobs: BTreeMap<(String, String), Vec<u8>>,
+    /// Method and what there is to say of each request, in order.
+    pub log: Vec<String>,
+    /// The `Authorization` header of each request that had one.
+    pub authorizations: Vec<String>,
+    faults: BTreeMap<&'static str, VecDeque<Fault>>,
+    /// These headers of every session's beginning, each ended by CRLF.
+    pub begin_headers: String,
+    pub mounts: bool,
+    /// `Bearer` challenges are answered with this scope; a token is the scopes that it was asked for.
+    pub wants_token: bool,
+    count: u64,
+}
+
+pub struct Fake {
+    pub authority: String,
+    state: Arc<Mutex<State>>,
+}
+
+struct Request {
+    method: String,
+    path: String,
+    query: String,
+    head: String,
+    length: usize,
+}
+
+impl Request {
+    fn header(&self, name: &str) -> Option<&str> {
+        let lines = self.head.lines();
+        let mut pairs = lines.filter_map(|line| line.split_once(": "));
+        pairs.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    fn parameter(&self, name: &str) -> Option<String> {
+        let mut pairs = self.query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.find(|(key, _)| *key == name).map(|(_, value)| value.replace("%3A", ":"))
+    }
+}
+
+type Answer = (u16, String, String);
+
+impl Fake {
+    pub fn start() -> Fake {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let authority = listener.local_addr().unwrap().to_string();
+        let state: Arc<Mutex<State>> = Arc::default();
+        let shared = state.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let state = shared.clone();
+                thread::spawn(move || serve(stream.unwrap(), &state));
+            }
+        });
+        Fake { authority, state }
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// The next requests with `method` go wrong in these ways, one after the other.
+    pub fn fails(&self, method: &'static str, faults: &[Fault]) {
+        self.state().faults.entry(method).or_default().extend(faults.iter().cloned());
+    }
+
+    /// The log so far, which begins anew.
+    pub fn take_log(&self) -> Vec<String> {
+        std::mem::take(&mut self.state().log)
+    }
+
+    pub fn reference(&self, repository: &str) -> Reference {
+        Reference::parse(&format!("{}/{repository}", self.authority)).unwrap()
+    }
+}
+
+fn serve(mut stream: TcpStream, state: &Mutex<State>) {
+    while let Some(request) = read_request(&mut stream) {
+        let fault = {
+            let mut state = state.lock().unwrap();
+            let method = request.method.as_str();
+            let place = request.path.rsplit('/').next().unwrap_or_default();
+            let range = request.header("content-range").unwrap_or_default();
+            let key = request.parameter("digest").map(|_| "closing").unwrap_or_default();
+            let words = [method, if place.len() < 8 { "session" } else { "" }, range, key];
+            let what = if request.path.contains("/uploads/") { &words[..] } else { &words[..1] };
+            let line: Vec<&str> = what.iter().copied().filter(|word| !word.is_empty()).collect();
+            if request.path != "/token" {
+                state.log.push(line.join(" ").replace("POST session", "POST"));
+            }
+            state.authorizations.extend(request.header("authorization").map(str::to_string));
+            state.faults.get_mut(method).and_then(VecDeque::pop_front)
+        };
+        let wanted = match fault {
+            Some(Fault::CutAfter(count)) => count,
+            _ => request.length,
+        };
+        let mut body = vec![0; wanted];
+        if stream.read_exact(&mut body).is_err() {
+            return;
+        }
+        let (status, headers, text) = {
+            let mut state = state.lock().unwrap();
+            match &fault {
+                Some(Fault::Answer(status, headers, text)) => {
+                    (*status, headers.to_string(), text.to_string())
+                }
+                Some(Fault::Forget) => {
+                    state.sessions.clear();
+                    unknown()
+                }
+                Some(Fault::ShrinkTo(count)) => {
+                    state.sessions.values_mut().for_each(|session| session.truncate(*count));
+                    (416, String::new(), String::new())
+                }
+                Some(Fault::KeepShort) => {
+                    body.pop();
+                    state.answer(&request, body)
+                }
+                _ => state.answer(&request, body),
+            }
+        };
+        if matches!(fault, Some(Fault::CutAfter(_) | Fault::LoseAnswer)) {
+            return;
+        }
+        let length = if request.method == "HEAD" { 0 } else { text.len() };
+        let head = format!("HTTP/1.1 {status} X\r\n{headers}Content-Length: {length}\r\n\r\n");
+        let text = if length == 0 { String::new() } else { text };
+        if stream.write_all((head + &text).as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+fn unknown() -> Answer {
+    let text = r#"{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN","message":"blob upload unknown"}]}"#;
+    (404, String::new(), text.into())
+}
+
+impl State {
+    fn answer(&mut self, request: &Request, body: Vec<u8>) -> Answer {
+        if request.path == "/token" {
+            let scopes = request.query.replace("scope=", "").replace('&', "+");
+            return (200, String::new(), format!(r#"{{"token":"{scopes}"}}"#));
+        }
+        let token = request.header("authorization").unwrap_or_default();
+        let from = request.parameter("from");
+        if self.wants_token {
+            let host = request.header("host").unwrap();
+            let needs = match (&from, request.method.as_str()) {
+                (Some(from), _) => vec![":pull,push".into(), format!("repository:{from}:pull")],
+                (None, "GET" | "HEAD") => vec![":pull".into()],
+                _ => vec![":pull,push".to_string()],
+            };
+            if !needs.iter().all(|need| token.contains(need)) {
+                let realm = format!(r#"Bearer realm="http://{host}/token""#);
+                let headers = format!("WWW-Authenticate: {realm},scope=\"repository:x:pull\"\r\n");
+                return (401, headers, String::new());
+            }
+        }
+        let path = request.path.trim_start_matches("/v2/").to_string();
+        if let Some((repository, digest)) = path.split_once("/blobs/sha256:") {
+            let key = (repository.to_string(), format!("sha256:{digest}"));
+            let status = if self.blobs.contains_key(&key) { 200 } else { 404 };
+            return (status, String::new(), String::new());
+        }
+        let Some((repository, session)) = path.split_once("/blobs/uploads/") else {
+            return (201, String::new(), String::new());
+        };
+        match request.method.as_str() {
+            "POST" => self.begin(request, repository),
+            _ => self.go_on(request, repository, session.parse().unwrap_or(0), body),
+        }
+    }
+
+    fn begin(&mut self, request: &Request, repository: &str) -> Answer {
+        if let (Some(digest), Some(from), true) =
+            (request.parameter("mount"), request.parameter("from"), self.mounts)
+            && let Some(bytes) = self.blobs.get(&(from, digest.clone())).cloned()
+        {
+            self.blobs.insert((repository.to_string(), digest), bytes);
+            return (201, String::new(), String::new());
+        }
+        self.count += 1;
+        self.sessions.insert(self.count, Vec::new());
+        let headers = self.place(repository, self.count) + &self.begin_headers;
+        (202, headers, String::new())
+    }
+
+    /// Each answer gives another URL, and only that may be used next.
+    fn place(&self, repository: &str, id: u64) -> String {
+        let held = self.sessions.get(&id).map_or(0, Vec::len);
+        let last = held.saturating_sub(1);
+        let url = format!("/v2/{repository}/blobs/uploads/{id}?state={held}");
+        format!("Location: {url}\r\nRange: 0-{last}\r\n")
+    }
+
+    fn go_on(&mut self, request: &Request, repository: &str, id: u64, body: Vec<u8>) -> Answer {
+        let Some(session) = self.sessions.get_mut(&id) else { return unknown() };
+        let held = session.len();
+        let range = request.header("content-range").and_then(|range| range.split_once('-'));
+        if request.method == "PATCH" {
+            assert!(request.parameter("state").is_some(), "{}", request.head);
+            if range.is_none_or(|(start, _)| start.parse() != Ok(held)) {
+                return (416, self.place(repository, id), String::new());
+            }
+        }
+        session.extend_from_slice(&body);
+        let bytes = session.clone();
+        match (request.method.as_str(), request.parameter("digest")) {
+            ("PATCH", _) => (202, self.place(repository, id), String::new()),
+            ("GET", _) => (204, self.place(repository, id), String::new()),
+            ("DELETE", _) => {
+                self.sessions.remove(&id);
+                (204, String::new(), String::new())
+            }
+            ("PUT", Some(digest)) if Digest::of(&bytes).to_string() == digest => {
+                self.sessions.remove(&id);
+                self.blobs.insert((repository.to_string(), digest), bytes);
+                (201, String::new(), String::new())
+            }
+            ("PUT", _) => {
+                let text = r#"{"errors":[{"code":"DIGEST_INVALID","message":"digest invalid"}]}"#;
+                (400, String::new(), text.into())
+            }
+            _ => (405, String::new(), String::new()),
+        }
+    }
+}
+
+/// One head. What is no HTTP, an attempt at TLS, is told so.
+fn read_request(stream: &mut TcpStream) -> Option<Request> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).ok()?;
+        head.push(byte[0]);
+        if !head[0].is_ascii_uppercase() {
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n");
+            return None;
+        }
+    }
+    let head = String::from_utf8(head).unwrap();
+    let mut words = head.split(' ');
+    let (method, target) = (words.next()?.to_string(), words.next()?.to_string());
+    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+    let (path, query) = (path.to_string(), query.to_string());
+    let mut request = Request { method, path, query, head, length: 0 };
+    request.length = request.header("content-length").map_or(0, |text| text.parse().unwrap());
+    Some(request)
+}
