@@ -47,6 +47,7 @@ pub enum Command {
     Image(Image),
     Login(Login),
     Logout(Logout),
+    Check(super::check::Check),
     Version(Version),
     Info(Info),
 }

@@ -6,8 +6,8 @@ use std::path::Path;
 use fs_err::{File, OpenOptions};
 
 use super::arguments::*;
-use super::output;
 use super::progress::{self, Progress};
+use super::{check, output};
 use crate::engine::{DeltaSummary, Engine, Loaded, Removed, Report, RunOptions};
 use crate::error::{Context, Error, Kind, Result};
 use crate::oci::platform::Platform;
@@ -24,6 +24,7 @@ pub fn execute(engine: &Engine, command: Command) -> Result<i32> {
         }
         Command::Rmi(args) => return each(&args.images, &mut |name| rmi(engine, name, args.force)),
         Command::Inspect(args) => return inspect(engine, &args),
+        Command::Check(args) => return check::check(engine, &args),
         Command::Pull(args) => pull(engine, &args)?,
         Command::Push(args) => super::push::push(engine, &args)?,
         Command::Images(args) => images(engine, &args)?,

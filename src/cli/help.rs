@@ -25,6 +25,7 @@ Containers:
   rm          Remove containers
 
 System:
+  check       Look for damage in the store, and mend it
   info        Show facts about the store and this machine
   version     Show the version
 

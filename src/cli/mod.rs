@@ -4,6 +4,7 @@
 //! come to start its command, 126 and 127 for a command that cannot be executed or found, else the container's own.
 
 mod arguments;
+mod check;
 mod commands;
 mod help;
 mod login;

@@ -32,7 +32,11 @@ pub fn push(engine: &Engine, args: &Push) -> Result<()> {
     }
     let has_tag = reference.tag() != Some("latest") || args.reference.ends_with(":latest");
     let mut progress = Progress::new(progress::PUSH);
-    let mut report = |event| if !args.quiet { progress.show(event) };
+    let mut report = |event| {
+        if !args.quiet {
+            progress.show(event)
+        }
+    };
     if args.all_tags {
         if has_tag {
             return refuse("tag can't be used with --all-tags/-a");

@@ -24,7 +24,6 @@ use crate::store::Stage;
 
 /// Between two events about how far a layer is.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
-const CHUNK_BYTES: usize = 64 << 10;
 
 /// A layer to be fetched.
 pub(super) struct Wanted<'a> {
@@ -215,7 +214,7 @@ impl Fetching<'_> {
         let stage = stage.directory();
         let unpacked = pipe::join(
             |out| {
-                let mut chunk = vec![0; CHUNK_BYTES];
+                let mut chunk = vec![0; pipe::CHUNK_BYTES];
                 loop {
                     let count = decoder.read(&mut chunk).context(|| "read".into())?;
                     if count == 0 {

@@ -4,6 +4,7 @@
 //! the way goes to a `Report`, so that a terminal, a pipe and later the API can each show it in their own way.
 
 mod basis;
+mod check;
 mod containers;
 mod delta;
 mod fetch;
@@ -21,6 +22,7 @@ mod system;
 
 use std::path::{Path, PathBuf};
 
+pub use check::{CheckOptions, CheckSummary, Outcome};
 pub use containers::ContainerSummary;
 pub use delta::DeltaSummary;
 pub use images::{ImageSummary, NO_TAG};
@@ -31,6 +33,8 @@ pub use push::Pushed;
 pub use remove::Removed;
 pub use run::RunOptions;
 pub use system::SystemInfo;
+
+pub use crate::store::{Finding, Remedy};
 
 use crate::error::Result;
 use crate::oci::platform::Platform;

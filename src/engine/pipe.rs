@@ -9,6 +9,8 @@ use crate::error::{Context, Error, Kind, Result};
 
 /// How many written chunks may wait to be read; a chunk is what one `write` was given.
 const CHUNKS_AHEAD: usize = 8;
+/// A chunk worth passing on.
+pub const CHUNK_BYTES: usize = 64 << 10;
 
 /// Runs `produce` and `consume` side by side, the one's output being the other's input, which must be read to its end.
 /// If both fail, the producer's error is the one, unless it failed only because nobody read on.
@@ -40,6 +42,18 @@ pub fn join<T: Send>(
             Ok(()) => consumed,
         }
     })
+}
+
+/// Copies everything, in chunks worth passing to another thread.
+pub fn copy(from: &mut dyn Read, to: &mut dyn Write) -> Result<()> {
+    let mut buffer = vec![0; CHUNK_BYTES];
+    loop {
+        let count = from.read(&mut buffer).context(|| "read".into())?;
+        if count == 0 {
+            return Ok(());
+        }
+        to.write_all(&buffer[..count]).context(|| "pass on".into())?;
+    }
 }
 
 /// A chunk, or `None` if the producer failed.

@@ -8,6 +8,7 @@
 //! knows registries, the store or images.
 
 mod checkpoint;
+mod compare;
 mod crc;
 mod decoder;
 mod input;
@@ -23,6 +24,7 @@ pub mod record;
 pub mod unpack;
 
 pub use checkpoint::{Checkpoint, Resumption, Trail, remove_checkpoints, staged_bytes};
+pub use compare::compare;
 pub use decoder::{Decoder, DecoderState};
 pub use rebuild::LayerTar;
 pub use unpack::{Unpacked, unpack, unpack_resumable};

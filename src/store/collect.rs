@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
+use super::check::is_leftover;
 use super::{Store, list, publish_rename, remove_tree};
 use crate::digest::Digest;
 use crate::error::{Context, Result};
@@ -31,6 +32,7 @@ impl Store {
     pub fn collect(&self, candidates: &[Digest]) -> Result<()> {
         let Some(_alone) = self.lock("work", Mode::TryExclusive)? else { return Ok(()) };
         self.collect_stages()?;
+        self.remove_leftovers()?;
         let Some(used) = self.used_layers()? else { return Ok(()) };
         for name in list(&self.path("layers"))? {
             let Some(diff_id) = Digest::from_hex(&name).filter(|id| !used.contains(id)) else {
@@ -38,6 +40,25 @@ impl Store {
             };
             if candidates.contains(&diff_id) || self.is_abandoned(&diff_id) {
                 self.take_away(&self.layer_path(&diff_id))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what torn replacements of records left. Where one is under way its writer holds a lock: the publish lock, or
+    /// that of its container.
+    fn remove_leftovers(&self) -> Result<()> {
+        let _publish = self.publish()?;
+        let mut directories = vec![(self.data_root.clone(), None), (self.path("references"), None)];
+        for id in list(&self.path("containers"))? {
+            if let Some(lock) = self.container_lock(&id, Mode::TryExclusive)? {
+                directories.push((self.path("containers").join(id), Some(lock)));
+            }
+        }
+        for (directory, _held) in directories {
+            for name in list(&directory)?.iter().filter(|name| is_leftover(name)) {
+                fs_err::remove_file(directory.join(name))
+                    .context(|| "remove what a crash left".into())?;
             }
         }
         Ok(())
@@ -66,21 +87,6 @@ impl Store {
         let Some(at) = record.and_then(|metadata| metadata.modified()).ok() else { return false };
         let clock_was_set = at > UNIX_EPOCH + UNSET_CLOCK;
         clock_was_set && at.elapsed().is_ok_and(|age| age > ABANDONED_AFTER)
-    }
-
-    /// Moves what is damaged out of the way of its successor, under `quarantine/`; nothing if nothing is there. The
-    /// caller holds the publish lock.
-    pub(super) fn set_aside(&self, path: &Path) -> Result<()> {
-        let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|_| path.exists())
-        else {
-            return Ok(());
-        };
-        let directory = self.path("quarantine");
-        fs_err::create_dir_all(&directory).context(|| "set aside what is damaged".into())?;
-        let random = host::random().context(|| "make a name".into())?;
-        let place = directory.join(format!("{name}-{}", Digest::of(&random).short()));
-        log::warn!("{} is damaged and now {}", path.display(), place.display());
-        publish_rename(path, &place)
     }
 
     /// Removes a published directory: first from its place, in one step, then its contents.

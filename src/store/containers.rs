@@ -167,7 +167,7 @@ impl Store {
         self.path("containers").join(id)
     }
 
-    fn container_lock(&self, id: &str, mode: Mode) -> Result<Option<Lock>> {
+    pub(super) fn container_lock(&self, id: &str, mode: Mode) -> Result<Option<Lock>> {
         self.lock(&format!("container-{id}"), mode)
     }
 

@@ -51,9 +51,10 @@ impl Store {
         }
     }
 
-    /// Whether an image with this ID is here, undamaged.
+    /// Whether an image with this ID is here, undamaged and with all its layers.
     pub fn has_image(&self, id: &Digest) -> bool {
-        self.image(id).is_ok()
+        let diff_ids = self.image(id).and_then(|image| image.config.diff_ids());
+        diff_ids.is_ok_and(|diff_ids| diff_ids.iter().all(|diff_id| self.has_layer(diff_id)))
     }
 
     /// All images, by ID. A damaged one is reported and left where it is.
@@ -127,11 +128,12 @@ impl Store {
         Ok(id)
     }
 
-    /// The size of an image: the sum of its layers' file contents in bytes.
+    /// The size of an image: the sum of its layers' file contents in bytes. A layer that is missing or damaged counts
+    /// nothing: `check` reports it, and a list of images must not fail for it.
     pub fn image_bytes(&self, image: &Image) -> Result<u64> {
         let mut sum = 0;
         for diff_id in image.config.diff_ids()? {
-            sum += self.layer(&diff_id)?.file_bytes;
+            sum += self.layer(&diff_id).map_or(0, |layer| layer.file_bytes);
         }
         Ok(sum)
     }

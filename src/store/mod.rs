@@ -21,10 +21,12 @@
 //! back later rather than wait. A running container holds a lock of its own.
 
 mod blobs;
+mod check;
 mod collect;
 mod containers;
 mod images;
 mod layers;
+mod quarantine;
 mod record;
 mod references;
 #[cfg(test)]
@@ -34,6 +36,7 @@ mod unfinished;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+pub use check::{Checked, Finding, Remedy};
 pub use containers::{Container, ContainerRecord, ContainerState, NewContainer, Status};
 pub use images::Image;
 pub use layers::{LayerRecord, Stage};
