@@ -64,6 +64,9 @@ impl Stage {
             let expected = &tar[offset.min(tar.len())..(offset + piece.len()).min(tar.len())];
             assert!(piece[..count] == *expected, "{what}: {} bytes at {offset}", piece.len());
         }
+        let stage = open_directory(&self.0.join("stage")).unwrap();
+        compare(stage.as_fd(), "layer x", &unpacked.diff_id)
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
         unpacked
     }
 }

@@ -8,7 +8,7 @@ use super::pull::layer_record;
 use super::{Engine, pipe};
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
-use crate::layer;
+use crate::layer::{self, Compared};
 use crate::oci::manifest::{Descriptor, Manifest};
 use crate::reference::Reference;
 use crate::registry::Client;
@@ -97,13 +97,17 @@ impl Engine {
     fn compare(&self, diff_id: &Digest) -> Result<Option<Finding>> {
         let object = format!("layer {diff_id}");
         let directory = self.store.open_layer(diff_id)?;
-        let Err(e) = layer::compare(directory.as_fd(), &object, diff_id) else { return Ok(None) };
-        let remedy = match e.kind() {
-            Kind::Unsupported => Remedy::Leave,
-            _ => Remedy::FetchLayer(*diff_id),
-        };
         let path = self.store.layer_path(diff_id);
-        Ok(Some(Finding { object, cause: e.to_string(), path, remedy }))
+        let (cause, remedy) = match layer::compare(directory.as_fd(), &object, diff_id) {
+            Ok(Compared::Whole) => return Ok(None),
+            Ok(Compared::Contents(why)) => (
+                format!("its contents are right; its tree is not compared: {why}"),
+                Remedy::Nothing,
+            ),
+            Err(e) if e.kind() == Kind::Unsupported => (e.to_string(), Remedy::Leave),
+            Err(e) => (e.to_string(), Remedy::FetchLayer(*diff_id)),
+        };
+        Ok(Some(Finding { object, cause, path, remedy }))
     }
 
     fn mend(&self, finding: &Finding) -> Outcome {

@@ -24,7 +24,7 @@ pub mod record;
 pub mod unpack;
 
 pub use checkpoint::{Checkpoint, Resumption, Trail, remove_checkpoints, staged_bytes};
-pub use compare::compare;
+pub use compare::{Compared, compare};
 pub use decoder::{Decoder, DecoderState};
 pub use rebuild::LayerTar;
 pub use unpack::{Unpacked, unpack, unpack_resumable};

@@ -69,6 +69,11 @@ impl LayerTar {
         self.record.diff_id()
     }
 
+    /// Which contents were put aside.
+    pub(super) fn notes(&self) -> &[Note] {
+        self.record.notes()
+    }
+
     /// Reads at `offset`, to the end of one item at most; 0 at the end of the tar.
     fn read_piece(&mut self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         if offset >= self.record.tar_bytes() || buffer.is_empty() {
@@ -167,9 +172,9 @@ struct Files {
 
 /// A path below `fs/`, or below `shadowed/`.
 #[derive(Clone, PartialEq)]
-struct Location {
-    shadowed: bool,
-    path: Vec<u8>,
+pub(super) struct Location {
+    pub shadowed: bool,
+    pub path: Vec<u8>,
 }
 
 struct Open {
@@ -250,7 +255,7 @@ impl Files {
 }
 
 /// Where the content is now that was written to `path` when the tar was at `item_at`.
-fn locate(path: &[u8], item_at: u64, notes: &[Note]) -> Location {
+pub(super) fn locate(path: &[u8], item_at: u64, notes: &[Note]) -> Location {
     for note in notes.iter().filter(|note| note.before > item_at) {
         match path.strip_prefix(&note.path[..]) {
             Some(rest) if rest.is_empty() || rest.starts_with(b"/") => {

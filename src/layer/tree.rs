@@ -26,7 +26,7 @@ pub const SHADOWED: &str = "shadowed";
 const MAX_PARENTS: usize = 16;
 /// What tells overlayfs that nothing of the lower directories shows through (overlayfs.rst, "whiteouts and opaque
 /// directories").
-const OPAQUE: &[u8] = b"trusted.overlay.opaque";
+pub const OPAQUE: &[u8] = b"trusted.overlay.opaque";
 
 /// A layer's `fs` directory while it is written.
 pub struct Tree<'a> {
@@ -387,10 +387,10 @@ fn set_opaque(dir: BorrowedFd) -> std::io::Result<()> {
     node::set_xattr(dir, OPAQUE, b"y")
 }
 
-fn is_missing(error: &std::io::Error) -> bool {
+pub fn is_missing(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
 }
 
-fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
+pub fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
     if parent.is_empty() { name.to_vec() } else { [parent, b"/", name].concat() }
 }

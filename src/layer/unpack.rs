@@ -434,12 +434,35 @@ fn set(opened: BorrowedFd, attributes: &Attributes, xattrs: &[Xattr]) -> Result<
         .context(|| "set owner, permissions, attributes and time".into())
 }
 
+/// What a member's name says beside naming a file (OCI image spec, layer.md, "Whiteouts").
+pub(super) enum Hiding<'a> {
+    /// Nothing.
+    Nothing,
+    /// It is a file of aufs itself, not of the image.
+    Aufs,
+    /// The directory that it is in hides everything below.
+    Opaque,
+    /// The layers below have nothing of this name.
+    Whiteout(&'a [u8]),
+}
+
+/// What the last component of `path` says.
+pub(super) fn hiding(path: &[u8]) -> Hiding<'_> {
+    let (parent, name) = split(path);
+    match name.strip_prefix(WHITEOUT) {
+        _ if parent.split(|&byte| byte == b'/').chain([name]).any(is_aufs) => Hiding::Aufs,
+        _ if name == OPAQUE => Hiding::Opaque,
+        Some(hidden) => Hiding::Whiteout(hidden),
+        None => Hiding::Nothing,
+    }
+}
+
 fn is_aufs(name: &[u8]) -> bool {
     name.starts_with(AUFS) && name != OPAQUE
 }
 
 /// Parent and last component of a cleaned path.
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
+pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|&byte| byte == b'/') {
         Some(slash) => (&path[..slash], &path[slash + 1..]),
         None => (b"", path),
