@@ -160,6 +160,18 @@ fn attempt_as(
     digest: &Digest,
     limit: usize,
 ) -> (u64, vaquita::error::Result<Unpacked>) {
+    attempt_beside(stage, blob, digest, limit, &[])
+}
+
+/// With other layers, in which files may be found.
+fn attempt_beside(
+    stage: &Path,
+    blob: &[u8],
+    digest: &Digest,
+    limit: usize,
+    peers: &[&Path],
+) -> (u64, vaquita::error::Result<Unpacked>) {
+    let peers = Peers::new(peers.iter().map(|path| open_directory(path).unwrap()).collect());
     let opened = open_directory(stage).unwrap();
     let from = Checkpoint::load(opened.as_fd(), digest);
     if from.is_none() {
@@ -179,7 +191,7 @@ fn attempt_as(
     let trail = Trail::default();
     let result = decoder.and_then(|decoder| {
         let mut tar = Noting { decoder, trail: &trail };
-        let resumption = Resumption { trail: &trail, blob: *digest, from };
+        let resumption = Resumption { trail: &trail, blob: *digest, from, peers };
         unpack_resumable(&mut tar, opened.as_fd(), "layer x", resumption)
     });
     (start, result)
@@ -346,4 +358,76 @@ fn what_was_never_verified_leaves_nothing() {
     assert!(stage.0.join("fs/etc/shadow").exists(), "the forgery was not unpacked");
     while attempt(&stage.0, &tar, tar.len()).1.is_err() {}
     assert_same(&expected, &tree(&stage.0.join("fs")), "forged");
+}
+
+fn inode(path: PathBuf) -> u64 {
+    fs_err::metadata(path).unwrap().ino()
+}
+
+/// The next version of a layer: most files as they were, some changed, some only looking the same.
+#[test]
+fn equal_files_become_links_and_others_do_not() {
+    let (old, new, alone) = (Stage::new("old"), Stage::new("new"), Stage::new("alone"));
+    let mut random = Random(11);
+    let large = random.noise(7_000_000);
+    let mut late = large.clone();
+    late[6_500_000] ^= 1;
+    let files = |content: [&[u8]; 3], mode: u32| {
+        let mut tar = member(b'5', "d", "", 0o755, b"");
+        tar.extend(member(b'0', "d/same", "", 0o640, b"as it was"));
+        tar.extend(member(b'0', "d/empty", "", 0o640, b""));
+        tar.extend(member(b'0', "d/changed", "", 0o640, content[0]));
+        tar.extend(member(b'0', "d/mode", "", mode, b"other attributes"));
+        tar.extend(member(b'0', "d/large", "", 0o640, &large));
+        tar.extend(member(b'0', "d/late", "", 0o640, content[1]));
+        tar.extend(member(b'1', "d/link", "d/same", 0o640, b""));
+        tar.extend(member(b'0', "d/new", "", 0o640, content[2]));
+        tar.resize(tar.len() + 1024, 0);
+        tar
+    };
+    let first = files([b"content 1", &large, b""], 0o600);
+    let second = files([b"content 2", &late, b"new"], 0o644);
+    attempt(&old.0, &first, first.len()).1.unwrap();
+    attempt(&alone.0, &second, second.len()).1.unwrap();
+
+    // Cut short in the middle of comparing, and of writing.
+    let digest = Digest::of(&second);
+    let mut went_on = 0;
+    let unpacked = loop {
+        let (start, result) = attempt_beside(&new.0, &second, &digest, 5_000_000, &[&old.0]);
+        went_on += u32::from(start > 0);
+        if let Ok(unpacked) = result {
+            break unpacked;
+        }
+    };
+    assert!(went_on > 1, "{went_on}");
+    assert_eq!(unpacked.diff_id, Digest::of(&second));
+    for (name, is_shared) in [
+        ("same", true),
+        ("empty", true),
+        ("large", true),
+        ("link", true),
+        ("changed", false),
+        ("mode", false),
+        ("late", false),
+    ] {
+        let inodes = [&old, &new].map(|stage| inode(stage.0.join("fs/d").join(name)));
+        let old_inode = if name == "link" { inode(old.0.join("fs/d/same")) } else { inodes[0] };
+        assert_eq!(old_inode == inodes[1], is_shared, "{name}");
+    }
+    // The link's count differs, the rest must not.
+    let without_links = |stage: &Stage| {
+        let nodes = tree(&stage.0.join("fs")).into_iter();
+        let described = nodes.map(|(path, node)| {
+            let words: Vec<&str> = node.split(' ').collect();
+            (path, [&words[..3], &words[4..]].concat().join(" "))
+        });
+        described.collect::<BTreeMap<_, _>>()
+    };
+    assert_same(&without_links(&alone), &without_links(&new), "beside another");
+    assert!(fs_err::read(old.0.join("fs/d/late")).unwrap() == large, "the peer was changed");
+    let mut back = Vec::new();
+    let opened = open_directory(&new.0).unwrap();
+    LayerTar::open(opened.as_fd(), "layer x").unwrap().read_to_end(&mut back).unwrap();
+    assert!(back == second);
 }

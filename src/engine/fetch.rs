@@ -5,6 +5,7 @@
 //! what they have.
 
 use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,11 +17,11 @@ use super::pull::{Committed, layer_record};
 use super::{Engine, pipe};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Kind, Result};
-use crate::layer::{self, Checkpoint, Decoder, Resumption, Trail, Unpacked};
+use crate::layer::{self, Checkpoint, Decoder, MAX_PEERS, Peers, Resumption, Trail, Unpacked};
 use crate::oci::manifest::Descriptor;
 use crate::reference::Reference;
 use crate::registry::{Client, Options, Waiting};
-use crate::store::Stage;
+use crate::store::{Image, Stage};
 
 /// Between two events about how far a layer is.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
@@ -58,6 +59,7 @@ impl Engine {
             stop,
             reference,
             layers,
+            peers: self.peer_layers(reference, layers),
             next: AtomicUsize::new(0),
             failure: Mutex::new(None),
             committed: Mutex::new(Vec::new()),
@@ -83,6 +85,31 @@ impl Engine {
             .append(&mut fetching.committed.into_inner().unwrap_or_else(PoisonError::into_inner));
         let failure = fetching.failure.into_inner().unwrap_or_else(PoisonError::into_inner);
         failure.map_or(Ok(()), Err)
+    }
+
+    /// The layers that are here and likely to share files with `layers`: those of images of the same repository first.
+    fn peer_layers(&self, reference: &Reference, layers: &[Wanted]) -> Vec<Digest> {
+        let records = self.store.references().unwrap_or_default();
+        let related = |image: &Image| {
+            let id = image.id.to_string();
+            records.iter().any(|record| {
+                record.image == id
+                    && record
+                        .reference()
+                        .is_ok_and(|name| name.repository() == reference.repository())
+            })
+        };
+        // No peers, no links: what cannot be read is no reason to give up a pull.
+        let mut images = self.store.images().unwrap_or_default();
+        images.sort_by_cached_key(|image| !related(image));
+        let mut peers = Vec::new();
+        for diff_id in images.iter().filter_map(|image| image.config.diff_ids().ok()).flatten() {
+            let is_wanted = layers.iter().any(|wanted| wanted.diff_id == diff_id);
+            if peers.len() < MAX_PEERS && !is_wanted && !peers.contains(&diff_id) {
+                peers.push(diff_id);
+            }
+        }
+        peers
     }
 
     /// The options of a client whose waits are reported.
@@ -126,6 +153,8 @@ struct Fetching<'a> {
     stop: Arc<AtomicBool>,
     reference: &'a Reference,
     layers: &'a [Wanted<'a>],
+    /// Layers that may have some of their files.
+    peers: Vec<Digest>,
     next: AtomicUsize,
     failure: Mutex<Option<Error>>,
     committed: Mutex<Vec<Digest>>,
@@ -209,7 +238,7 @@ impl Fetching<'_> {
         let name = format!("layer {diff_id}");
         let mut decoder = self.open(wanted, stage, from.as_ref(), &name)?;
         let trail = Trail::default();
-        let resumption = Resumption { trail: &trail, blob: digest, from };
+        let resumption = Resumption { trail: &trail, blob: digest, from, peers: self.peers() };
         let mut progress = Progress { tell, wanted, last: Instant::now() };
         let stage = stage.directory();
         let unpacked = pipe::join(
@@ -234,6 +263,13 @@ impl Fetching<'_> {
             return Err(Error::new(Kind::Corrupt, message));
         }
         Ok(unpacked)
+    }
+
+    /// The peers, opened for one layer. One that cannot be opened has no files to offer.
+    fn peers(&self) -> Peers {
+        let store = &self.engine.store;
+        let opened = self.peers.iter().filter_map(|diff_id| store.open_layer(diff_id).ok());
+        Peers::new(opened.map(OwnedFd::from).collect())
     }
 
     /// The layer's tar, from its start or from the checkpoint.

@@ -33,6 +33,7 @@ use super::crc::Crc;
 use super::decoder::DecoderState;
 use super::journal;
 use super::members::SourceState;
+use super::peers::Peers;
 use super::rebuild::LayerTar;
 use super::record::RecordState;
 use super::tree::TreeState;
@@ -83,6 +84,8 @@ pub(super) struct FileState {
     /// The segment that was being written, and the offset in the file that was reached.
     pub segment: u32,
     pub at: u64,
+    /// It is a link to a peer's file, equal so far.
+    pub is_link: bool,
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
@@ -246,6 +249,8 @@ pub struct Resumption<'a> {
     pub blob: Digest,
     /// The checkpoint that the stage holds. The tar then begins at its decoder's `tar_offset`.
     pub from: Option<Checkpoint>,
+    /// Where files may be found that are equal to the layer's.
+    pub peers: Peers,
 }
 
 /// Decides when a checkpoint is due, and puts it together.

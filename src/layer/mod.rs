@@ -14,6 +14,7 @@ mod decoder;
 mod input;
 mod journal;
 mod members;
+mod peers;
 mod tree;
 mod window;
 
@@ -26,5 +27,6 @@ pub mod unpack;
 pub use checkpoint::{Checkpoint, Resumption, Trail, remove_checkpoints, staged_bytes};
 pub use compare::{Compared, compare};
 pub use decoder::{Decoder, DecoderState};
+pub use peers::{MAX_PEERS, Peers};
 pub use rebuild::LayerTar;
 pub use unpack::{Unpacked, unpack, unpack_resumable};

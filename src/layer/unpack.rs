@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use super::checkpoint::{self, Course, FileState, Resumption};
 use super::members::{self, Member, MemberKind, Segment, Source};
+use super::peers::{Comparing, Peers};
 use super::record::{self, RecordWriter};
 use super::tree::Tree;
 use super::window::WINDOW_BYTES;
@@ -48,7 +49,8 @@ pub struct Unpacked {
 /// dropped. After an error the stage holds a part and is to be removed. Errors name the layer by `name`, and the member.
 /// Whether the digest is the expected one is for the caller to see. Only root can set owners and make whiteouts.
 pub fn unpack(tar: &mut dyn Read, stage: BorrowedFd, name: &str) -> Result<Unpacked> {
-    in_layer(name, Unpacker::begin(tar, stage, None).and_then(|unpacker| unpacker.run(stage)))
+    let unpacker = Unpacker::begin(tar, stage, None, Peers::default());
+    in_layer(name, unpacker.and_then(|unpacker| unpacker.run(stage)))
 }
 
 /// The same with checkpoints, so that a stage in which this did not come to its end can be gone on with; `resumption` says
@@ -61,8 +63,8 @@ pub fn unpack_resumable(
 ) -> Result<Unpacked> {
     let course = Course::new(&resumption);
     let unpacker = match &resumption.from {
-        None => Unpacker::begin(tar, stage, Some(course)),
-        Some(checkpoint) => Unpacker::resume(tar, stage, checkpoint, course),
+        None => Unpacker::begin(tar, stage, Some(course), resumption.peers),
+        Some(checkpoint) => Unpacker::resume(tar, stage, checkpoint, course, resumption.peers),
     };
     in_layer(name, unpacker.and_then(|unpacker| unpacker.run(stage)))
 }
@@ -86,6 +88,7 @@ struct Unpacker<'a> {
     course: Option<Course<'a>>,
     /// The file in whose middle the checkpoint was made.
     under_way: Option<FileState>,
+    peers: Peers,
 }
 
 impl<'a> Unpacker<'a> {
@@ -93,6 +96,7 @@ impl<'a> Unpacker<'a> {
         tar: &'a mut dyn Read,
         stage: BorrowedFd<'a>,
         course: Option<Course<'a>>,
+        peers: Peers,
     ) -> Result<Self> {
         let file = create_file_at(stage, record::NAME.as_bytes());
         let file = file.context(|| "make the header record".into())?;
@@ -104,6 +108,7 @@ impl<'a> Unpacker<'a> {
             file_count: 0,
             course,
             under_way: None,
+            peers,
         })
     }
 
@@ -112,6 +117,7 @@ impl<'a> Unpacker<'a> {
         stage: BorrowedFd<'a>,
         checkpoint: &checkpoint::Checkpoint,
         course: Course<'a>,
+        peers: Peers,
     ) -> Result<Self> {
         let record = reopen_file_at(stage, record::NAME.as_bytes())
             .and_then(|file| RecordWriter::resume(file, &checkpoint.record))
@@ -124,6 +130,7 @@ impl<'a> Unpacker<'a> {
             file_count: checkpoint.file_count,
             course: Some(course),
             under_way: checkpoint.file.clone(),
+            peers,
         })
     }
 
@@ -252,7 +259,11 @@ impl<'a> Unpacker<'a> {
 
     fn file(&mut self, name: &[u8], member: &Member, size: u64, parts: &[Segment]) -> Result<()> {
         self.tree.replace(name, self.source.record())?;
-        let file = create_file_at(self.tree.current().0, name).context(|| "make file".into())?;
+        let peer = self.link_to_peer(name, member, size, parts)?;
+        let target = match peer {
+            Some(comparing) => Target::Compared(comparing),
+            None => Target::Written(Writing::new(self.create(name)?, 0)),
+        };
         self.tree.made(name)?;
         let state = FileState {
             path: self.tree.path_of(name),
@@ -260,13 +271,38 @@ impl<'a> Unpacker<'a> {
             segments: parts.iter().map(|part| (part.offset, part.len)).collect(),
             segment: 0,
             at: 0,
+            is_link: matches!(target, Target::Compared(_)),
             mode: member.attributes.mode,
             uid: member.attributes.uid,
             gid: member.attributes.gid,
             mtime: (member.attributes.mtime.seconds, member.attributes.mtime.nanoseconds),
             xattrs: member.xattrs.clone(),
         };
-        self.content(Writing::new(file, 0), state, false)
+        self.content(target, state, false)
+    }
+
+    fn create(&self, name: &[u8]) -> Result<File> {
+        create_file_at(self.tree.current().0, name).context(|| "make file".into())
+    }
+
+    /// Makes `name` a link to a peer's file that looks the same, if there is one and the file system lets it have one more.
+    fn link_to_peer(
+        &mut self,
+        name: &[u8],
+        member: &Member,
+        size: u64,
+        parts: &[Segment],
+    ) -> Result<Option<Comparing>> {
+        let is_plain = match parts {
+            [] => size == 0,
+            [part] => part.len == size,
+            _ => false,
+        };
+        let (dir, parent) = self.tree.current();
+        let found = if is_plain { self.peers.find(parent, name, member, size) } else { None };
+        let Some((file, peer_dir)) = found else { return Ok(None) };
+        let linked = node::make_link(peer_dir.as_fd(), name, dir, name);
+        Ok(linked.is_ok().then(|| Comparing::new(file, 0)))
     }
 
     /// Goes on with the file in whose middle a checkpoint was made.
@@ -275,31 +311,51 @@ impl<'a> Unpacker<'a> {
         self.tree.enter(parent)?;
         let doing = || "go on with the file".to_string();
         let mut file = reopen_file_at(self.tree.current().0, name).context(doing)?;
+        if state.is_link {
+            return self.content(Target::Compared(Comparing::new(file, state.at)), state, true);
+        }
         file.set_len(state.at).context(doing)?;
         file.seek(SeekFrom::Start(state.at)).context(doing)?;
-        self.content(Writing::new(file, state.at), state, true)
+        self.content(Target::Written(Writing::new(file, state.at)), state, true)
     }
 
     /// Writes what is to come of a file, then gives it its attributes. `is_told`: the record knows of the first segment.
-    fn content(&mut self, mut writing: Writing, mut state: FileState, is_told: bool) -> Result<()> {
+    fn content(&mut self, mut target: Target, mut state: FileState, is_told: bool) -> Result<()> {
         let first = state.segment;
         for (number, (offset, len)) in (0..).zip(state.segments.clone()).skip(first as usize) {
             state.segment = number;
             if !is_told || number != first {
                 let told = self.source.record().content(&state.path, offset, len, state.size);
                 told.context(|| "write the header record".into())?;
-                writing.seek_to(offset)?;
+                target.seek_to(offset)?;
             }
             let end = offset.saturating_add(len);
-            while writing.at < end {
-                writing.write(self.source.payload(end - writing.at)?)?;
-                if writing.is_step() {
-                    state.at = writing.at;
-                    self.step(&mut writing, &state)?;
+            while target.at() < end {
+                let bytes = self.source.payload(end - target.at())?;
+                if let Target::Compared(comparing) = &mut target
+                    && !comparing.goes_on_with(bytes).context(|| "compare".into())?
+                {
+                    target =
+                        Target::Written(diverge(&mut self.tree, &state.path, comparing, bytes)?);
+                    state.is_link = false;
+                } else if let Target::Written(writing) = &mut target {
+                    writing.write(bytes)?;
                 }
+                state.at = target.at();
+                self.step(&mut target, &state)?;
             }
         }
-        let Writing { at, .. } = writing;
+        self.file_bytes = self.file_bytes.saturating_add(state.size);
+        self.file_count += 1;
+        match target {
+            Target::Compared(_) => Ok(()),
+            Target::Written(writing) => self.complete(writing, &state),
+        }
+    }
+
+    /// Gives a file that was written its attributes, and hands it over to be synced.
+    fn complete(&mut self, writing: Writing, state: &FileState) -> Result<()> {
+        let at = writing.at;
         let (file, cached) = writing.finish();
         if at != state.size {
             node::set_length(&file, state.size).context(|| "set its length".into())?;
@@ -307,20 +363,21 @@ impl<'a> Unpacker<'a> {
         let mtime = Mtime { seconds: state.mtime.0, nanoseconds: state.mtime.1 };
         let attributes = Attributes { mode: state.mode, uid: state.uid, gid: state.gid, mtime };
         set(file.as_fd(), &attributes, &state.xattrs)?;
-        self.file_bytes = self.file_bytes.saturating_add(state.size);
-        self.file_count += 1;
         let (_, name) = split(&state.path);
         self.tree.add_file(file.into(), name, cached);
         Ok(())
     }
 
     /// In the middle of a large file: writes back what there is, and ends the window if a checkpoint is due.
-    fn step(&mut self, writing: &mut Writing, state: &FileState) -> Result<()> {
-        writing.write_back().context(|| "write file".into())?;
+    fn step(&mut self, target: &mut Target, state: &FileState) -> Result<()> {
+        if !target.is_step() {
+            return Ok(());
+        }
+        target.end_step().context(|| "write file".into())?;
         let offset = self.source.offset();
         match self.course.as_ref().and_then(|course| course.due(offset)) {
             None => Ok(()),
-            Some(_) => self.end_window(Some((&writing.file, state.clone()))),
+            Some(_) => self.end_window(Some((target.file(), state.clone()))),
         }
     }
 
@@ -371,6 +428,68 @@ impl<'a> Unpacker<'a> {
     }
 }
 
+/// Puts a file of its own in place of a link whose content differs from here on, where `bytes` follow.
+fn diverge(tree: &mut Tree, path: &[u8], equal: &Comparing, bytes: &[u8]) -> Result<Writing> {
+    let (_, name) = split(path);
+    let doing = || "replace a link".to_string();
+    tree.before_change()?;
+    node::remove(tree.current().0, name).context(doing)?;
+    let mut file = create_file_at(tree.current().0, name).context(doing)?;
+    equal.copy_equal(&mut file).context(doing)?;
+    let mut writing = Writing { started: 0, dropped: 0, ..Writing::new(file, equal.at) };
+    writing.write(bytes)?;
+    Ok(writing)
+}
+
+/// What becomes of a file's content.
+enum Target {
+    Written(Writing),
+    Compared(Comparing),
+}
+
+impl Target {
+    fn at(&self) -> u64 {
+        match self {
+            Target::Written(writing) => writing.at,
+            Target::Compared(comparing) => comparing.at,
+        }
+    }
+
+    fn file(&self) -> &File {
+        match self {
+            Target::Written(writing) => &writing.file,
+            Target::Compared(comparing) => comparing.file(),
+        }
+    }
+
+    fn seek_to(&mut self, offset: u64) -> Result<()> {
+        match self {
+            Target::Written(writing) => writing.seek_to(offset),
+            Target::Compared(_) => Ok(()),
+        }
+    }
+
+    fn is_step(&self) -> bool {
+        match self {
+            Target::Written(writing) => writing.at - writing.started >= STEP_BYTES,
+            Target::Compared(comparing) => comparing.is_step(),
+        }
+    }
+
+    fn end_step(&mut self) -> std::io::Result<()> {
+        match self {
+            Target::Written(writing) => writing.write_back(),
+            Target::Compared(comparing) => {
+                comparing.drop_pages();
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Bytes of a file between two starts of writeback.
+pub(super) const STEP_BYTES: u64 = 1 << 20;
+
 /// A file that is written; what is far behind is already on the disk and no longer in the page cache.
 struct Writing {
     file: File,
@@ -382,9 +501,6 @@ struct Writing {
 }
 
 impl Writing {
-    /// Bytes between two starts of writeback.
-    const STEP_BYTES: u64 = 1 << 20;
-
     /// `file` stands at the offset `at`.
     fn new(file: File, at: u64) -> Writing {
         Writing { file, at, started: at, dropped: at }
@@ -402,10 +518,6 @@ impl Writing {
         self.file.write_all(bytes).context(|| "write file".into())?;
         self.at += bytes.len() as u64;
         Ok(())
-    }
-
-    fn is_step(&self) -> bool {
-        self.at - self.started >= Self::STEP_BYTES
     }
 
     fn write_back(&mut self) -> std::io::Result<()> {
