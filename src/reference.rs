@@ -90,6 +90,11 @@ impl Reference {
         Reference { tag: None, digest: Some(digest), ..self.clone() }
     }
 
+    /// The same on another registry (`host[:port]`).
+    pub fn on(&self, registry: &str) -> Reference {
+        Reference { registry: registry.to_string(), ..self.clone() }
+    }
+
     /// What a registry is asked for: the digest if there is one, else the tag.
     pub fn manifest_key(&self) -> String {
         match (&self.digest, &self.tag) {

@@ -8,6 +8,10 @@ mod debian;
 mod hostile;
 #[path = "registry/link.rs"]
 mod link;
+#[path = "registry/mirror.rs"]
+mod mirror;
+#[path = "registry/proxy.rs"]
+mod proxy;
 #[path = "registry/server.rs"]
 mod server;
 #[path = "registry/tls.rs"]

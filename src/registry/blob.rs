@@ -106,9 +106,11 @@ impl Body {
         let start = start_of(&answer, self.position, &self.doing)?;
         let end =
             answer.response.body().content_length().map(|length| start.saturating_add(length));
-        // One that holds less is of use as long as it brings us on.
+        let is_part = answer.status() == 206;
+        // A part that holds less than was asked for brings us on; a whole that is no whole is something else.
         match end {
             Some(end) if end > self.size => return Err(self.runs_past(end)),
+            Some(end) if end < self.size && !is_part => return Err(self.ends_early(end)),
             Some(end) if end <= self.position => return Err(self.ends_early(end)),
             _ => {}
         }

@@ -9,10 +9,13 @@ use ureq::http::{Method, Request, Response};
 use ureq::{Body, SendBody};
 
 use super::authorize::Grants;
+use super::connect::{Connect, Lookup, SpeaksPlain};
 use super::location::{self, Policy};
+use super::mirror::Mirrors;
 use super::options::Options;
+use super::policy::Policies;
+use super::proxy::Rules;
 use super::retry::Retry;
-use super::transport::{Connect, Lookup, SpeaksPlain};
 use super::{failure, transport};
 use crate::error::{Error, Kind, Result};
 use crate::reference::Reference;
@@ -38,6 +41,8 @@ pub struct Client {
     pub(super) grants: Arc<Mutex<Grants>>,
     /// Hosts that were found to speak plain HTTP, and may.
     plain_hosts: Arc<Mutex<Vec<String>>>,
+    policies: Arc<Policies>,
+    pub(super) mirrors: Arc<Mirrors>,
     /// Whether anybody was ever connected to.
     pub(super) has_connected: Arc<AtomicBool>,
 }
@@ -177,12 +182,20 @@ impl Client {
             .timeout_per_write(Some(options.read_timeout))
             .build();
         let has_connected = Arc::default();
-        let connect = Connect::new(&options, &has_connected);
+        let mirrors = Mirrors::parse(&options.mirrors)?;
+        let plain_hosts: Vec<String> = mirrors.plain().map(str::to_string).collect();
+        let excepted = [options.insecure.clone(), plain_hosts.clone()].concat();
+        let policies = Arc::new(Policies::new(excepted));
+        let variable = |name: &str| std::env::var(name).ok();
+        let rules = Arc::new(Rules::new(&options.proxies, &variable)?);
+        let connect = Connect::new(&options, &policies, &rules, &has_connected);
         Ok(Client {
-            agent: ureq::Agent::with_parts(config, connect, Lookup),
+            agent: ureq::Agent::with_parts(config, connect, Lookup { rules }),
             options: Arc::new(options),
             grants: Arc::default(),
-            plain_hosts: Arc::default(),
+            plain_hosts: Arc::new(Mutex::new(plain_hosts)),
+            policies,
+            mirrors: Arc::new(mirrors),
             has_connected,
         })
     }
@@ -199,8 +212,16 @@ impl Client {
         }
     }
 
-    /// The same, once: authorizes if the registry wants it. `retry` learns for how long the server wants to be left alone.
+    /// The same, once: mirrors first, where there are any. `retry` learns for how long the server wants to be left alone.
     pub(super) fn ask_once(&self, question: &Question, retry: &mut Retry) -> Result<Answer> {
+        match self.ask_mirrors(question, retry)? {
+            Some(answer) => Ok(answer),
+            None => self.ask_there(question, retry),
+        }
+    }
+
+    /// The same of the registry that the question names; authorizes if that wants it.
+    pub(super) fn ask_there(&self, question: &Question, retry: &mut Retry) -> Result<Answer> {
         let held = locked(&self.grants).find(question.reference, Instant::now());
         let mut answer = self.ask_with(question, held.as_deref())?;
         if answer.status() == 401 && answer.is_home {
@@ -316,7 +337,7 @@ impl Client {
     }
 
     fn policy(&self, authority: &str) -> Policy {
-        location::policy(authority, &self.options.insecure)
+        self.policies.of(authority)
     }
 }
 

@@ -130,6 +130,9 @@ pub(super) fn of_io(error: io::Error, doing: &str) -> Error {
     if carries_ureq {
         return of_transport(ureq::Error::from(error), doing);
     }
+    if error.get_ref().is_some_and(|inner| inner.is::<Error>()) {
+        return Error::io(doing, error);
+    }
     if error.kind() == io::ErrorKind::UnexpectedEof {
         return Error::new(Kind::Unavailable, format!("{doing}: the server ended the connection"));
     }

@@ -38,7 +38,7 @@ pub(super) fn policy(authority: &str, insecure: &[String]) -> Policy {
 }
 
 /// The host without its port; an IPv6 address keeps its brackets.
-fn host_of(authority: &str) -> &str {
+pub(super) fn host_of(authority: &str) -> &str {
     match authority.rfind(':') {
         Some(colon) if !authority.ends_with(']') => &authority[..colon],
         _ => authority,

@@ -4,19 +4,25 @@
 //! what is on disk. A lost link is met within a question (`retry`), and within a blob by asking for the rest of it;
 //! `Client::blob` takes an offset so that whoever stores the bytes can go on where an earlier process stood.
 //!
-//! A request flows: `resolve`/`blob` say what is wanted -> `client` sends it, over TLS or as the policy of the host
-//! allows (`location`), follows redirects, and answers one 401 (`challenge`, `authorize`) -> `transport` dials and, for
-//! https, shakes hands (`trust` says whom to believe, `tls` is the cryptography) -> `failure` turns whatever went wrong
+//! A request flows: `resolve`/`blob` say what is wanted -> `client` sends it, to a `mirror` first where there is one, over
+//! TLS or as the `policy` of the host allows, follows redirects, and answers one 401 (`challenge`, `authorize`) ->
+//! `connect` dials, through a `proxy` if the rules say so, and, for https, shakes hands (`trust` says whom to believe,
+//! `tls` is the cryptography) -> `transport` reads and writes within limits of time -> `failure` turns whatever went wrong
 //! into one line.
 
 mod authorize;
 mod blob;
 mod challenge;
 mod client;
+mod connect;
 mod failure;
 mod location;
 mod login;
+mod mirror;
+mod network;
 mod options;
+mod policy;
+mod proxy;
 mod resolve;
 mod retry;
 mod tls;

@@ -66,12 +66,12 @@ impl Client {
         }
         let path = format!("blobs/{digest}");
         let question = Question::get(reference, path, Vec::new(), doing.clone());
-        let bytes = self.persist(Some(digest), &mut |retry| {
+        self.persist(Some(digest), &mut |retry| {
             let answer = self.ask_once(&question, retry)?;
-            failure::read_limited(answer, MAX_DOCUMENT_BYTES as u64, &doing)
-        })?;
-        check_digest(&bytes, digest, &doing, "is asked for")?;
-        Ok(bytes)
+            let bytes = failure::read_limited(answer, MAX_DOCUMENT_BYTES as u64, &doing)?;
+            check_digest(&bytes, digest, &doing, "is asked for")?;
+            Ok(bytes)
+        })
     }
 
     /// A manifest or index, verified against the reference's digest and the one the registry states.
@@ -81,7 +81,7 @@ impl Client {
         let path = format!("manifests/{}", reference.manifest_key());
         let headers = vec![("accept", accept)];
         let question = Question::get(reference, path, headers, doing.clone());
-        let (bytes, content_type, stated) = self.persist(None, &mut |retry| {
+        self.persist(None, &mut |retry| {
             let answer = self.ask_once(&question, retry)?;
             let content_type = answer.header("content-type").unwrap_or_default();
             let content_type =
@@ -94,16 +94,15 @@ impl Client {
             // The registry may use another algorithm for its own statement, which then says nothing here.
             let stated = answer.header("docker-content-digest").map(Digest::parse);
             let bytes = failure::read_limited(answer, MAX_DOCUMENT_BYTES as u64, &doing)?;
-            Ok((bytes, content_type, stated))
-        })?;
-        let digest = Digest::of(&bytes);
-        if let Some(wanted) = reference.digest() {
-            check_digest(&bytes, wanted, &doing, "is asked for")?;
-        }
-        if let Some(Ok(stated)) = stated {
-            check_digest(&bytes, stated, &doing, "the registry states")?;
-        }
-        Ok(Fetched { bytes, content_type, digest })
+            if let Some(wanted) = reference.digest() {
+                check_digest(&bytes, wanted, &doing, "is asked for")?;
+            }
+            if let Some(Ok(stated)) = stated {
+                check_digest(&bytes, stated, &doing, "the registry states")?;
+            }
+            let digest = Digest::of(&bytes);
+            Ok(Fetched { bytes, content_type, digest })
+        })
     }
 }
 

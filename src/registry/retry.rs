@@ -42,11 +42,23 @@ pub(super) struct Retry {
     failures: u32,
     bytes: u64,
     asked: Option<Duration>,
+    /// A mirror gave the last answer.
+    is_mirrored: bool,
+    /// Mirrors are not asked any more.
+    asks_origin: bool,
 }
 
 impl Retry {
     pub(super) fn new(max_attempts: u32, first_wait: Duration) -> Retry {
-        Retry { max_attempts, first_wait, failures: 0, bytes: 0, asked: None }
+        Retry {
+            max_attempts,
+            first_wait,
+            failures: 0,
+            bytes: 0,
+            asked: None,
+            is_mirrored: false,
+            asks_origin: false,
+        }
     }
 
     /// New bytes have come.
@@ -54,12 +66,29 @@ impl Retry {
         self.bytes = self.bytes.saturating_add(bytes);
         if self.bytes >= PROGRESS_BYTES {
             self.failures = 0;
+            self.asks_origin = false;
         }
     }
 
     /// The server says how long to wait: the value of `Retry-After`, at `now` (seconds since the epoch).
     pub(super) fn told(&mut self, retry_after: &str, now: u64) {
         self.asked = parse_retry_after(retry_after, now);
+    }
+
+    /// The answer that is read now is a mirror's.
+    pub(super) fn answered_by_mirror(&mut self) {
+        self.is_mirrored = true;
+    }
+
+    /// Whether the registry itself is to be asked, whatever its mirrors.
+    pub(super) fn asks_origin(&self) -> bool {
+        self.asks_origin
+    }
+
+    /// Whether what failed was a mirror's answer: then the origin's may be better, and is asked for at once.
+    fn leaves_mirror(&mut self) -> bool {
+        self.asks_origin |= self.is_mirrored;
+        std::mem::take(&mut self.is_mirrored)
     }
 
     /// How long to wait after a failure of this kind; `None`: it is final. `random` spreads the clients of a fleet that
@@ -125,6 +154,10 @@ impl Client {
     /// the caller wants to stop.
     pub(super) fn wait(&self, retry: &mut Retry, error: Error, blob: Option<Digest>) -> Result<()> {
         check_stop(&self.options.stop)?;
+        if retry.leaves_mirror() {
+            log::debug!("{error}: asking the registry itself");
+            return Ok(());
+        }
         if !self.has_connected.load(Ordering::Relaxed) {
             return Err(error);
         }

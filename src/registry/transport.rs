@@ -1,205 +1,144 @@
-//! Connections: names to addresses, TCP, and what ureq reads and writes.
-//!
-//! ureq's own connectors would cost a second buffer for each connection, threads for name look-ups and proxies that
-//! are not offered here; this is the little that a device needs of them, and it names the host in every error.
+//! Connections: what ureq reads and writes, with limits on silence, on next to nothing, and on how long to go on when the
+//! caller has gone.
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use ureq::config::Config;
-use ureq::http::Uri;
-use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
-};
-
-use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, StreamOwned};
+use ureq::unversioned::transport::{Buffers, LazyBuffers, NextTimeout, Transport};
 
 use super::client::check_stop;
-use super::location::{self, Policy};
-use super::options::Options;
-use super::trust::{self, Cause, Trust};
 use crate::error::{Error, Kind};
 
 /// One connection's buffer for what arrives; a TLS record has 16 KiB.
 pub(super) const INPUT_BUFFER_BYTES: usize = 32 << 10;
 /// One connection's buffer for what is sent: a request's head.
 pub(super) const OUTPUT_BUFFER_BYTES: usize = 16 << 10;
-/// Addresses of one host that are tried.
-const MAX_ADDRESSES: usize = 16;
-/// How often a read looks whether it shall end.
+/// How often a wait on a socket looks whether it shall end.
 const STOP_CHECK: Duration = Duration::from_millis(250);
+/// An answer that brings less than this in `Options::stall_timeout` has stalled. The slowest links that images come over
+/// bring ten times as much.
+const STALL_BYTES: u64 = 4 << 10;
 
-/// The server does not speak TLS where TLS was tried first.
-#[derive(Debug)]
-pub(super) struct SpeaksPlain;
-
-impl fmt::Display for SpeaksPlain {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the server does not speak TLS")
-    }
-}
-
-impl std::error::Error for SpeaksPlain {}
-
-/// Looks names up with the C library (`/etc/hosts`, `/etc/resolv.conf`).
-#[derive(Debug)]
-pub(super) struct Lookup;
-
-impl Resolver for Lookup {
-    fn resolve(
-        &self,
-        uri: &Uri,
-        _config: &Config,
-        _timeout: NextTimeout,
-    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let (host, port) = host_and_port(uri);
-        let found = (bare(host), port).to_socket_addrs();
-        let mut addresses = self.empty();
-        let found = found.map_err(|cause| {
-            other(Error::new(Kind::Unavailable, format!("look up host {host}")).caused_by(cause))
-        })?;
-        // The name is trusted as loopback is; where no file says what it means, a name server must not.
-        let is_local = bare(host).eq_ignore_ascii_case("localhost");
-        for address in found.filter(|address| !is_local || address.ip().is_loopback()) {
-            if addresses.len() < MAX_ADDRESSES {
-                addresses.push(address);
-            }
-        }
-        if is_local && addresses.is_empty() {
-            addresses.push((Ipv4Addr::LOCALHOST, port).into());
-        }
-        Ok(addresses)
-    }
-}
-
-/// Opens connections for ureq.
-pub(super) struct Connect {
-    insecure: Vec<String>,
-    trust: Trust,
+/// A socket that gives up when its time is over, when it brings next to nothing, or when the caller has gone.
+pub(super) struct Socket {
+    tcp: TcpStream,
     stop: Arc<AtomicBool>,
-    has_connected: Arc<AtomicBool>,
+    pace: Pace,
+    /// The longest silence.
+    silence: Duration,
+    /// When whatever is under way must be done.
+    deadline: Option<Instant>,
 }
 
-impl Connect {
-    pub(super) fn new(options: &Options, has_connected: &Arc<AtomicBool>) -> Connect {
-        Connect {
-            insecure: options.insecure.clone(),
-            trust: Trust::new(options.ca_files.clone()),
-            stop: options.stop.clone(),
-            has_connected: has_connected.clone(),
-        }
+impl Socket {
+    /// Everything on it has to be done at `deadline`, until `release`.
+    pub(super) fn new(
+        tcp: TcpStream,
+        stop: &Arc<AtomicBool>,
+        stall_timeout: Duration,
+        deadline: Option<Instant>,
+    ) -> io::Result<Socket> {
+        tcp.set_nodelay(true)?;
+        tcp.set_read_timeout(Some(STOP_CHECK))?;
+        tcp.set_write_timeout(Some(STOP_CHECK))?;
+        let pace = Pace { longest: stall_timeout, waited: Duration::ZERO, bytes: 0 };
+        Ok(Socket { tcp, stop: stop.clone(), pace, silence: Duration::MAX, deadline })
     }
 
-    /// TLS over `stream`, after the handshake.
-    fn shake_hands(
-        &self,
-        uri: &Uri,
-        mut stream: TcpStream,
-        timeout: Option<Duration>,
-    ) -> Result<Stream, ureq::Error> {
-        let (host, port) = host_and_port(uri);
-        let authority = uri.authority().map_or(host, |authority| authority.as_str());
-        let policy = location::policy(authority, &self.insecure);
-        let doing = || format!("open TLS connection to {host}:{port}");
-        let config = self.trust.config(authority, policy).map_err(other)?;
-        let name = ServerName::try_from(bare(host).to_string()).map_err(|_| {
-            other(Error::new(Kind::Invalid, format!("{}: not a valid host name", doing())))
-        })?;
-        let failed = |error| match trust::cause(error) {
-            Cause::SpeaksPlain if policy != Policy::Verified => {
-                ureq::Error::Other(Box::new(SpeaksPlain))
+    /// The set-up is done: from now on silence and pace count.
+    fn release(&mut self) {
+        self.deadline = None;
+    }
+
+    /// Tries until it is not for time that `attempt` fails, or time is over.
+    fn patiently(
+        &mut self,
+        attempt: &mut dyn FnMut(&mut TcpStream) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let start = Instant::now();
+        loop {
+            check_stop(&self.stop)?;
+            match attempt(&mut self.tcp) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if is_timeout(&e) => {}
+                result => return result,
             }
-            Cause::SpeaksPlain => other(Error::new(Kind::Invalid, doing()).caused_by(SpeaksPlain)),
-            Cause::Is(error) => other(Error::new(error.kind(), doing()).caused_by(error)),
-        };
-        stream.set_read_timeout(timeout)?;
-        stream.set_write_timeout(timeout)?;
-        let mut session =
-            ClientConnection::new(config, name).map_err(|e| failed(io::Error::other(e)))?;
-        while session.is_handshaking() {
-            session.complete_io(&mut stream).map_err(failed)?;
-        }
-        Ok(Stream::Tls(Box::new(StreamOwned::new(session, stream))))
-    }
-}
-
-impl Connector<()> for Connect {
-    type Out = Connection;
-
-    fn connect(
-        &self,
-        details: &ConnectionDetails,
-        _chained: Option<()>,
-    ) -> Result<Option<Connection>, ureq::Error> {
-        let timeout = details.timeout.not_zero().map(|t| *t);
-        let stream = dial(details.uri, &details.addrs, timeout)?;
-        self.has_connected.store(true, Ordering::Relaxed);
-        let stream = match details.needs_tls() {
-            true => self.shake_hands(details.uri, stream, timeout)?,
-            false => Stream::Plain(stream),
-        };
-        Ok(Some(Connection {
-            stream,
-            buffers: LazyBuffers::new(INPUT_BUFFER_BYTES, OUTPUT_BUFFER_BYTES),
-            stop: self.stop.clone(),
-            read_timeout: None,
-            write_timeout: None,
-        }))
-    }
-}
-
-/// A TCP connection to the first of `addresses` that takes one. Each gets an equal part of the time.
-fn dial(
-    uri: &Uri,
-    addresses: &[SocketAddr],
-    timeout: Option<Duration>,
-) -> Result<TcpStream, ureq::Error> {
-    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for address in addresses {
-        let tried = match timeout {
-            Some(whole) => TcpStream::connect_timeout(address, whole / addresses.len() as u32),
-            None => TcpStream::connect(address),
-        };
-        match tried.and_then(|stream| stream.set_nodelay(true).map(|()| stream)) {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
+            let now = Instant::now();
+            let is_late = self.deadline.is_some_and(|deadline| now >= deadline);
+            if is_late || now.saturating_duration_since(start) >= self.silence {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
         }
     }
-    let (host, port) = host_and_port(uri);
-    Err(other(Error::new(Kind::Unavailable, format!("connect to {host}:{port}")).caused_by(last)))
 }
 
-/// The host of a URL, IPv6 addresses in brackets, and its port.
-pub(super) fn host_and_port(uri: &Uri) -> (&str, u16) {
-    let default = if uri.scheme_str() == Some("http") { 80 } else { 443 };
-    (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(default))
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // A server that sends a byte now and then is never silent, and would never be late.
+        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let start = Instant::now();
+        let count = self.patiently(&mut |tcp| tcp.read(buffer))?;
+        self.pace.note(start.elapsed(), count)?;
+        Ok(count)
+    }
 }
 
-fn other(error: Error) -> ureq::Error {
-    ureq::Error::Other(Box::new(error))
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.patiently(&mut |tcp| tcp.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
-/// An IPv6 address without its brackets; any other host as it is.
-fn bare(host: &str) -> &str {
-    host.trim_start_matches('[').trim_end_matches(']')
+/// How much came in the time that was spent waiting for it; the caller's own time does not count.
+struct Pace {
+    longest: Duration,
+    waited: Duration,
+    bytes: u64,
 }
 
-enum Stream {
-    Plain(TcpStream),
-    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+impl Pace {
+    fn note(&mut self, waited: Duration, bytes: usize) -> Result<(), Error> {
+        self.waited = self.waited.saturating_add(waited);
+        self.bytes = self.bytes.saturating_add(bytes as u64);
+        let is_slow = self.waited >= self.longest && self.bytes < STALL_BYTES;
+        if is_slow {
+            let seconds = self.waited.as_secs();
+            let message = format!("the server sends less than {STALL_BYTES} bytes in {seconds} s");
+            return Err(Error::new(Kind::Unavailable, message));
+        }
+        if self.bytes >= STALL_BYTES {
+            self.restart();
+        }
+        Ok(())
+    }
+
+    fn restart(&mut self) {
+        (self.waited, self.bytes) = (Duration::ZERO, 0);
+    }
+}
+
+/// What carries a connection.
+pub(super) enum Stream {
+    Plain(Socket),
+    Tls(Box<StreamOwned<ClientConnection, Socket>>),
 }
 
 impl Stream {
-    fn socket(&self) -> &TcpStream {
+    fn socket(&mut self) -> &mut Socket {
         match self {
             Stream::Plain(socket) => socket,
-            Stream::Tls(session) => &session.sock,
+            Stream::Tls(session) => &mut session.sock,
         }
     }
 
@@ -222,9 +161,43 @@ impl Stream {
 pub(super) struct Connection {
     stream: Stream,
     buffers: LazyBuffers,
-    stop: Arc<AtomicBool>,
-    read_timeout: Option<Duration>,
-    write_timeout: Option<Duration>,
+    forward: Option<Forward>,
+}
+
+/// How requests are put to a proxy that forwards them, rather than a tunnel (RFC 9112, section 3.2.2).
+pub(super) struct Forward {
+    /// `http://host[:port]` to put before the path.
+    pub(super) origin: String,
+    /// The value of `Proxy-Authorization`.
+    pub(super) authorization: Option<String>,
+    /// Whether the next bytes are those of a request's head.
+    pub(super) is_at_head: bool,
+}
+
+impl Forward {
+    /// The head with the whole URL, and with what the proxy wants to see.
+    fn rewrite(&self, head: &[u8]) -> Option<Vec<u8>> {
+        let method_end = head.iter().position(|byte| *byte == b' ')? + 1;
+        let line_end = head.windows(2).position(|pair| pair == b"\r\n")? + 2;
+        let (method, path) = head.get(..line_end)?.split_at_checked(method_end)?;
+        let mut rewritten = [method, self.origin.as_bytes(), path].concat();
+        if let Some(authorization) = &self.authorization {
+            rewritten.extend_from_slice(b"Proxy-Authorization: ");
+            rewritten.extend_from_slice(authorization.as_bytes());
+            rewritten.extend_from_slice(b"\r\n");
+        }
+        rewritten.extend_from_slice(head.get(line_end..)?);
+        Some(rewritten)
+    }
+}
+
+impl Connection {
+    /// A connection that is set up.
+    pub(super) fn new(mut stream: Stream, forward: Option<Forward>) -> Connection {
+        stream.socket().release();
+        let buffers = LazyBuffers::new(INPUT_BUFFER_BYTES, OUTPUT_BUFFER_BYTES);
+        Connection { stream, buffers, forward }
+    }
 }
 
 impl Transport for Connection {
@@ -234,33 +207,28 @@ impl Transport for Connection {
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
         let timeout = timeout.for_write();
-        let wanted = timeout.not_zero().map(|t| *t);
-        if self.write_timeout != wanted {
-            self.stream.socket().set_write_timeout(wanted)?;
-            self.write_timeout = wanted;
-        }
+        let socket = self.stream.socket();
+        socket.silence = longest(&timeout);
+        socket.pace.restart();
         let output = self.buffers.output().get(..amount).unwrap_or_default();
-        self.stream.write_all(output).map_err(|e| timed(e, timeout))
+        let head = self.forward.as_ref().filter(|forward| forward.is_at_head);
+        let rewritten = head.and_then(|forward| forward.rewrite(output));
+        let output = rewritten.as_deref().unwrap_or(output);
+        let written = self.stream.write_all(output).map_err(|e| timed(e, timeout));
+        if let Some(forward) = &mut self.forward {
+            forward.is_at_head = false;
+        }
+        written
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
         let timeout = timeout.for_read();
-        let longest = timeout.not_zero().map(|t| *t).unwrap_or(Duration::MAX);
-        let wanted = Some(longest.min(STOP_CHECK));
-        if self.read_timeout != wanted {
-            self.stream.socket().set_read_timeout(wanted)?;
-            self.read_timeout = wanted;
+        self.stream.socket().silence = longest(&timeout);
+        if let Some(forward) = &mut self.forward {
+            forward.is_at_head = true;
         }
-        let start = Instant::now();
-        let count = loop {
-            check_stop(&self.stop).map_err(other)?;
-            match self.stream.read(self.buffers.input_append_buf()) {
-                Ok(count) => break count,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if is_timeout(&e) && start.elapsed() < longest => {}
-                Err(e) => return Err(timed(e, timeout)),
-            }
-        };
+        let read = self.stream.read(self.buffers.input_append_buf());
+        let count = read.map_err(|e| timed(e, timeout))?;
         self.buffers.input_appended(count);
         Ok(count > 0)
     }
@@ -273,12 +241,16 @@ impl Transport for Connection {
             stream.set_nonblocking(false)?;
             Ok(peeked.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock))
         };
-        probe(self.stream.socket()).unwrap_or(false)
+        probe(&self.stream.socket().tcp).unwrap_or(false)
     }
 
     fn is_tls(&self) -> bool {
         matches!(self.stream, Stream::Tls(_))
     }
+}
+
+fn longest(timeout: &NextTimeout) -> Duration {
+    timeout.not_zero().map_or(Duration::MAX, |t| *t)
 }
 
 fn timed(error: io::Error, timeout: NextTimeout) -> ureq::Error {
@@ -292,14 +264,56 @@ fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
-impl fmt::Debug for Connect {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Connect")
-    }
-}
-
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Connection")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_a_slow_link_from_a_stalled_one() {
+        let stalled = |reads: &[(u64, usize)]| {
+            let (longest, waited) = (Duration::from_secs(10), Duration::ZERO);
+            let mut pace = Pace { longest, waited, bytes: 0 };
+            reads.iter().any(|(ms, bytes)| pace.note(Duration::from_millis(*ms), *bytes).is_err())
+        };
+        for (reads, expected) in [
+            (&[(9_999, 1), (1, 4_095)][..], false),
+            (&[(9_999, 1), (1, 4_094)], true),
+            (&[(9_999, 4_096), (9_999, 1)], false),
+            (&[(5_000, 1), (5_000, 1)], true),
+            (&[(10_000, 4_096), (10_000, 4_096), (10_000, 4_096)], false),
+            (&[(60_000, 0)], true),
+            (&[], false),
+        ] {
+            assert_eq!(stalled(reads), expected, "{reads:?}");
+        }
+    }
+
+    #[test]
+    fn rewrites_heads_for_a_proxy() {
+        let forward = |authorization: Option<&str>| Forward {
+            origin: "http://r:5".into(),
+            authorization: authorization.map(str::to_string),
+            is_at_head: true,
+        };
+        let head = b"GET /v2/ HTTP/1.1\r\nHost: r:5\r\n\r\n";
+        for (authorization, expected) in [
+            (None, "GET http://r:5/v2/ HTTP/1.1\r\nHost: r:5\r\n\r\n"),
+            (
+                Some("Basic x"),
+                "GET http://r:5/v2/ HTTP/1.1\r\nProxy-Authorization: Basic x\r\nHost: r:5\r\n\r\n",
+            ),
+        ] {
+            let rewritten = forward(authorization).rewrite(head).unwrap();
+            assert_eq!(String::from_utf8(rewritten).unwrap(), expected);
+        }
+        for odd in [&b""[..], b"GET", b"\r\n \r\n", b"GET / HTTP/1.1"] {
+            assert_eq!(forward(None).rewrite(odd), None, "{odd:?}");
+        }
     }
 }

@@ -18,6 +18,7 @@ use rustls::{
 
 use super::client::locked;
 use super::location::Policy;
+use super::options::Options;
 use super::tls;
 use crate::error::{Error, Kind, Result};
 
@@ -30,8 +31,6 @@ const SYSTEM_BUNDLES: &[&str] = &[
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
     "/etc/ssl/cert.pem",
 ];
-/// Directories with authorities for one registry, `<host[:port]>/*.crt`.
-const HOST_DIRECTORIES: &[&str] = &["/etc/docker/certs.d", "/etc/vaquita/certs.d"];
 /// Names a bundle to use instead of the system's, as OpenSSL and Go know it.
 const BUNDLE_VARIABLE: &str = "SSL_CERT_FILE";
 
@@ -41,14 +40,16 @@ pub(super) struct Trust {
     /// What `SSL_CERT_FILE` says.
     named_bundle: Option<PathBuf>,
     bundles: &'static [&'static str],
-    host_directories: &'static [&'static str],
+    host_directories: Vec<PathBuf>,
     configs: Mutex<Vec<(String, Arc<ClientConfig>)>>,
 }
 
 impl Trust {
     /// `ca_files` stand in for the system's bundle if there are any. Nothing is read yet.
-    pub(super) fn new(ca_files: Vec<PathBuf>) -> Trust {
-        let (bundles, host_directories) = (SYSTEM_BUNDLES, HOST_DIRECTORIES);
+    pub(super) fn new(options: &Options) -> Trust {
+        let bundles = SYSTEM_BUNDLES;
+        let (ca_files, host_directories) =
+            (options.ca_files.clone(), options.certificate_directories.clone());
         let named_bundle = std::env::var_os(BUNDLE_VARIABLE).filter(|file| !file.is_empty());
         let named_bundle = named_bundle.map(PathBuf::from);
         let configs = Mutex::new(Vec::new());
@@ -87,8 +88,8 @@ impl Trust {
         for file in &self.ca_files {
             given.read(file)?;
         }
-        for directory in self.host_directories {
-            given.read_directory(&Path::new(directory).join(authority))?;
+        for directory in &self.host_directories {
+            given.read_directory(&directory.join(authority))?;
         }
         Ok(given)
     }
@@ -107,11 +108,13 @@ impl Trust {
             all.read(Path::new(bundle))?;
         }
         if all.sources.is_empty() {
+            let directories = self.host_directories.iter().map(|path| path.display().to_string());
+            let directories: Vec<String> = directories.collect();
             let message = format!(
                 "find certificate authorities: none of {}, and no *.crt in {}/ of {}",
                 self.bundles.join(" "),
                 authority,
-                self.host_directories.join(" "),
+                directories.join(" "),
             );
             return Err(Error::new(Kind::NotFound, message));
         }
@@ -330,10 +333,10 @@ mod tests {
 
     #[test]
     fn says_where_it_looked() {
-        let mut trust = Trust::new(Vec::new());
+        let mut trust = Trust::new(&Options::default());
         trust.named_bundle = None;
         trust.bundles = &["/nowhere/a.crt", "/nowhere/b.pem"];
-        trust.host_directories = &["/nowhere/certs.d"];
+        trust.host_directories = vec!["/nowhere/certs.d".into()];
         let expected = "find certificate authorities: none of /nowhere/a.crt /nowhere/b.pem, \
             and no *.crt in r.example:5/ of /nowhere/certs.d";
         let error = trust.config("r.example:5", Policy::Verified).unwrap_err();

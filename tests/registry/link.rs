@@ -1,17 +1,21 @@
 //! Links that are cut, slow or refused for a while, and what a pull makes of them.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use vaquita::error::{Error, Kind};
+use vaquita::reference::Reference;
 use vaquita::registry::{Client, Options};
 
 use super::debian::noise;
 use super::hostile::line;
-use super::server::{Server, answer, descriptor, manifest, manifest_answer, platform, quick};
+use super::server::{
+    Server, answer, descriptor, listen, manifest, manifest_answer, platform, quick, read_head,
+};
 
 /// Where a `Range` header starts, 0 without one.
 fn start_of_range(head: &str) -> usize {
@@ -226,4 +230,65 @@ fn two_hundred_blobs_come_whole_over_a_bad_link() {
             });
         }
     });
+}
+
+/// Sends `bytes` one at a time, and goes on until nobody listens.
+fn trickle(stream: &mut TcpStream, bytes: &[u8]) {
+    for byte in bytes.iter().chain(std::iter::repeat(&b'x')) {
+        if stream.write_all(&[*byte]).is_err() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn leaves_a_server_that_sends_a_byte_now_and_then() {
+    let authority = listen(|mut stream| {
+        // The first connection is an attempt at TLS.
+        let head = read_head(&mut stream).unwrap_or_default();
+        if head.starts_with("GET ") {
+            stream.write_all(b"HTTP/1.1 200 X\r\nContent-Length: 100000\r\n\r\n").unwrap();
+            trickle(&mut stream, b"");
+        }
+    });
+    let stall_timeout = Duration::from_millis(400);
+    let options = Options { stall_timeout, max_attempts: 2, ..quick() };
+    let client = Client::new(options).unwrap();
+    let reference = Reference::parse(&format!("{authority}/x")).unwrap();
+    let start = Instant::now();
+    let mut blob = client.blob(&reference, &descriptor(&noise(100_000)), 0).unwrap();
+    let error = Error::io("copy", blob.read_to_end(&mut Vec::new()).unwrap_err());
+    let expected = "of 100000 bytes: the server sends less than 4096 bytes in 0 s";
+    assert!(error.to_string().ends_with(expected), "{error}");
+    assert_eq!(error.kind(), Kind::Unavailable);
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_head_and_a_handshake_have_to_be_done_in_time() {
+    // The head of a TLS record of 16 KiB: a handshake that would take five minutes.
+    let shakes = listen(|mut stream| trickle(&mut stream, &[22, 3, 3, 0x40, 0, 2, 0, 0x3f, 0xfc]));
+    let answers = listen(|mut stream| {
+        if read_head(&mut stream).unwrap_or_default().starts_with("GET ") {
+            trickle(&mut stream, b"HTTP/1.1 200 X\r\nX: ");
+        }
+    });
+    let silent = listen(|mut stream| drop(stream.read_to_end(&mut Vec::new())));
+    for (authority, why) in [
+        (&shakes, "open TLS connection to HOST: the server does not answer in time"),
+        (&silent, "open TLS connection to HOST: the server does not answer in time"),
+        (&answers, "the server does not answer in time"),
+    ] {
+        let limit = Duration::from_millis(600);
+        let options =
+            Options { connect_timeout: limit, read_timeout: limit, max_attempts: 1, ..quick() };
+        let reference = Reference::parse(&format!("{authority}/x:1")).unwrap();
+        let start = Instant::now();
+        let error = Client::new(options).unwrap().resolve(&reference, &platform()).unwrap_err();
+        let expected =
+            format!("get manifest of {authority}/x:1: {}", why.replace("HOST", authority));
+        assert_eq!((error.to_string(), error.kind()), (expected, Kind::Unavailable));
+        assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    }
 }

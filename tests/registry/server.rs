@@ -81,7 +81,7 @@ fn serve(mut stream: TcpStream, handler: &Handler, seen: &Mutex<Vec<Head>>) {
 const METHODS: &[&str] = &["GET ", "POST ", "CONNECT "];
 
 /// Reads to the empty line, and as many bytes behind it as the head says; or one byte of what is no HTTP.
-fn read_head(stream: &mut TcpStream) -> Option<Head> {
+pub fn read_head(stream: &mut TcpStream) -> Option<Head> {
     let mut bytes = Vec::new();
     while !bytes.ends_with(b"\r\n\r\n") {
         let mut chunk = [0];
@@ -99,6 +99,20 @@ fn read_head(stream: &mut TcpStream) -> Option<Head> {
     let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
     stream.read_exact(&mut body).ok()?;
     Some(head + std::str::from_utf8(&body).unwrap())
+}
+
+/// Gives each connection to `handler`; the `127.0.0.1:port` that it listens on.
+pub fn listen(handler: impl Fn(TcpStream) + Send + Sync + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let authority = listener.local_addr().unwrap().to_string();
+    let handler = Arc::new(handler);
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let handler = handler.clone();
+            thread::spawn(move || handler(stream.unwrap()));
+        }
+    });
+    authority
 }
 
 /// A complete answer; `headers` end in CRLF each.
