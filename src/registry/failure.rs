@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use miniserde::Deserialize;
 
 use super::client::{Access, Answer, Question};
+use super::trust::{self, Cause};
 use crate::error::{Error, Kind, Result};
 use crate::json;
 
@@ -129,6 +130,12 @@ pub(super) fn of_io(error: io::Error, doing: &str) -> Error {
     let carries_ureq = error.get_ref().is_some_and(|inner| inner.is::<ureq::Error>());
     if carries_ureq {
         return of_transport(ureq::Error::from(error), doing);
+    }
+    if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
+        return match trust::cause(error) {
+            Cause::Is(cause) => Error::new(cause.kind(), doing).caused_by(cause),
+            Cause::SpeaksPlain => Error::new(Kind::Invalid, format!("{doing}: not TLS any more")),
+        };
     }
     if error.get_ref().is_some_and(|inner| inner.is::<Error>()) {
         return Error::io(doing, error);

@@ -16,6 +16,7 @@ mod challenge;
 mod client;
 mod connect;
 mod failure;
+mod identity;
 mod location;
 mod login;
 mod mirror;

@@ -35,7 +35,7 @@ pub struct Options {
     /// Proxies that go before those that the environment names.
     pub proxies: Proxies,
     /// Directories with authorities and client certificates for single registries (`<host[:port]>/*.crt`, and `*.cert` with
-    /// its `*.key`); the first that has something for a registry is enough.
+    /// its `*.key`, of which the first is shown).
     pub certificate_directories: Vec<PathBuf>,
     /// Whom to be.
     pub credentials: Vec<Credentials>,

@@ -17,6 +17,7 @@ use rustls::{
 };
 
 use super::client::locked;
+use super::identity::Identity;
 use super::location::Policy;
 use super::options::Options;
 use super::tls;
@@ -75,11 +76,23 @@ impl Trust {
             .with_protocol_versions(rustls::DEFAULT_VERSIONS)
             .map_err(|e| Error::new(Kind::Internal, "set up TLS").caused_by(e))?
             .dangerous()
-            .with_custom_certificate_verifier(verifier)
-            .with_no_client_auth();
-        let config = Arc::new(config);
+            .with_custom_certificate_verifier(verifier);
+        let config = Arc::new(match self.identity_for(authority)? {
+            Some(identity) => identity.configure(config)?,
+            None => config.with_no_client_auth(),
+        });
         configs.push((authority.to_string(), config.clone()));
         Ok(config)
+    }
+
+    /// Who to be at this host: the first pair of certificate and key in its directories.
+    fn identity_for(&self, authority: &str) -> Result<Option<Identity>> {
+        for directory in &self.host_directories {
+            if let Some(identity) = Identity::find(&directory.join(authority))? {
+                return Ok(Some(identity));
+            }
+        }
+        Ok(None)
     }
 
     /// What the user gave for this host: `ca_files` and the host's directories.
@@ -276,12 +289,25 @@ pub(super) fn cause(error: io::Error) -> Cause {
         (Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)), _) => {
             Cause::SpeaksPlain
         }
-        (Some(tls), _) => Cause::Is(Error::new(Kind::Invalid, in_words(tls))),
+        (Some(tls), _) => Cause::Is(Error::new(kind(tls), in_words(tls))),
         (None, io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => Cause::SpeaksPlain,
         (None, io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
             Cause::Is(Error::new(Kind::Unavailable, "the server does not answer in time"))
         }
         (None, _) => Cause::Is(Error::new(Kind::Unavailable, error.to_string())),
+    }
+}
+
+/// What a bit that was changed on the way makes of TLS may be right the next time; nothing else is.
+fn kind(error: &rustls::Error) -> Kind {
+    use rustls::AlertDescription as Alert;
+    match error {
+        rustls::Error::DecryptError
+        | rustls::Error::InvalidMessage(_)
+        | rustls::Error::AlertReceived(
+            Alert::BadRecordMac | Alert::DecodeError | Alert::DecryptError,
+        ) => Kind::Unavailable,
+        _ => Kind::Invalid,
     }
 }
 

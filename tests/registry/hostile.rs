@@ -459,3 +459,15 @@ fn refuses_an_odd_user_agent() {
     let error = Client::new(options).err().unwrap();
     assert_eq!(error.to_string(), "user agent `a\\r\\nX: y` is not printable ASCII");
 }
+
+#[test]
+fn reaches_registries_by_their_ipv6_address() {
+    let Ok(listener) = TcpListener::bind("[::1]:0") else {
+        println!("this machine has no IPv6: nothing was tested");
+        return;
+    };
+    let server = Server::on(listener, |_| manifest_answer(&manifest(b"{}")));
+    assert!(server.authority.starts_with("[::1]:"), "{}", server.authority);
+    client().resolve(&server.reference("a/x:1"), &platform()).unwrap();
+    assert_eq!(line(&server.heads()[0], "host"), server.authority);
+}

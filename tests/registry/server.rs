@@ -29,7 +29,14 @@ impl Server {
     /// Answers every request with what `handler` makes of its head; a body that is empty after its head is complete
     /// ends the connection.
     pub fn start(handler: impl Fn(&Head) -> Vec<u8> + Send + Sync + 'static) -> Server {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Server::on(TcpListener::bind("127.0.0.1:0").unwrap(), handler)
+    }
+
+    /// The same behind `listener`.
+    pub fn on(
+        listener: TcpListener,
+        handler: impl Fn(&Head) -> Vec<u8> + Send + Sync + 'static,
+    ) -> Server {
         let authority = listener.local_addr().unwrap().to_string();
         let heads = Arc::new(Mutex::new(Vec::new()));
         let (handler, seen): (Arc<Handler>, _) = (Arc::new(handler), heads.clone());

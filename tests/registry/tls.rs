@@ -80,6 +80,8 @@ fn make_keys(at: &Path) {
         ("weak", "rsa-1024", "ca", "-days 9 -sha256 -extfile here.ext"),
         ("elsewhere", "p-256", "ca", "-days 9 -sha256 -extfile elsewhere.ext"),
         ("client", "p-256", "ca", "-days 9 -sha256 -extfile client.ext"),
+        ("client-p-384", "p-384", "ca", "-days 9 -sha256 -extfile client.ext"),
+        ("client-rsa", "rsa-2048", "ca", "-days 9 -sha256 -extfile client.ext"),
         ("expired", "p-256", "ca", "-days -1 -sha256 -extfile here.ext"),
     ] {
         let ca_key = if ca == "ca" { "p-384" } else { "rsa-4096" };
@@ -87,6 +89,8 @@ fn make_keys(at: &Path) {
         let signer = format!("-CA {ca}.pem -CAkey {ca_key}.key -set_serial 7");
         openssl(at, &format!("x509 -req -in {name}.csr {signer} {more} -out {name}.pem"));
     }
+    openssl(at, "ec -in p-256.key -out p-256-sec1.key");
+    openssl(at, "rsa -in rsa-2048.key -traditional -out rsa-2048-pkcs1.key");
     // What Docker's guide tells people to make: the server's certificate and its authority in one.
     let own =
         "req -x509 -new -key p-256.key -sha256 -subj /CN=own -addext subjectAltName=DNS:localhost";
@@ -297,6 +301,99 @@ fn believes_as_docker_does() {
     assert_eq!(own.resolve("127.0.0.1", Options::default()).map_err(|e| e.to_string()), Ok(()));
     let insecure = Options { insecure: vec!["127.0.0.1".into()], ..believe("ca") };
     assert_eq!(own.resolve("127.0.0.1", insecure).map_err(|e| e.to_string()), Ok(()));
+}
+
+/// `certs.d` with `files` (name, and which of the keys' directory it is) for `authority`.
+fn certificates(name: &str, authority: &str, files: &[(&str, &str)]) -> PathBuf {
+    let directory = keys().join(name);
+    let _ = fs::remove_dir_all(&directory);
+    fs::create_dir_all(directory.join(authority)).unwrap();
+    for (file, from) in files {
+        fs::copy(keys().join(from), directory.join(authority).join(file)).unwrap();
+    }
+    directory
+}
+
+#[test]
+fn shows_a_client_certificate_where_one_is_wanted() {
+    for version in ["-tls1_3", "-tls1_2"] {
+        let wants = format!("{version} -Verify 1 -verify_return_error -CAfile ca.pem");
+        let server = Server::start("p-384", "p-384", &wants);
+        let authority = format!("localhost:{}", server.port);
+        let with = |files: &[(&str, &str)]| {
+            let name = format!("certs.d{version}");
+            let certificate_directories =
+                vec!["/nowhere".into(), certificates(&name, &authority, files)];
+            server.resolve("localhost", Options { certificate_directories, ..quick() })
+        };
+        let ca = ("ca.crt", "ca.pem");
+        for (certificate, key) in [
+            ("client.pem", "p-256.key"),
+            ("client.pem", "p-256-sec1.key"),
+            ("client-p-384.pem", "p-384.key"),
+            ("client-rsa.pem", "rsa-2048.key"),
+            ("client-rsa.pem", "rsa-2048-pkcs1.key"),
+        ] {
+            let shown = with(&[ca, ("me.cert", certificate), ("me.key", key)]);
+            assert_eq!(shown.map_err(|e| e.to_string()), Ok(()), "{version} {certificate} {key}");
+        }
+        // Another's key, no certificate, one that the server does not know: refused, and not asked again.
+        let own = with(&[ca, ("me.cert", "own.pem"), ("me.key", "p-256.key")]);
+        for refused in [own, with(&[ca])] {
+            let error = refused.unwrap_err();
+            let why = error.to_string();
+            assert!(why.contains("the server refuses with TLS alert"), "{version} {why}");
+            assert_eq!(error.kind(), Kind::Invalid, "{error}");
+        }
+    }
+}
+
+#[test]
+fn takes_signatures_of_every_scheme_from_a_client() {
+    for (version, schemes) in [
+        ("-tls1_3", &["RSA-PSS+SHA256", "RSA-PSS+SHA384", "RSA-PSS+SHA512"][..]),
+        ("-tls1_2", &["RSA+SHA256", "RSA+SHA384", "RSA+SHA512", "RSA-PSS+SHA384"]),
+    ] {
+        for scheme in schemes {
+            let wants = format!(
+                "{version} -Verify 1 -verify_return_error -CAfile ca.pem -client_sigalgs {scheme}"
+            );
+            let server = Server::start("p-384", "p-384", &wants);
+            let files = [("me.cert", "client-rsa.pem"), ("me.key", "rsa-2048.key")];
+            let authority = format!("localhost:{}", server.port);
+            let directory = certificates("certs.d-schemes", &authority, &files);
+            let options = Options { certificate_directories: vec![directory], ..believe("ca") };
+            let result = server.resolve("localhost", options);
+            assert_eq!(result.map_err(|e| e.to_string()), Ok(()), "{version} {scheme}");
+        }
+    }
+}
+
+#[test]
+fn refuses_halves_of_client_certificates() {
+    let server = Server::start("p-384", "p-384", "");
+    let authority = format!("localhost:{}", server.port);
+    for (files, why) in [
+        (
+            &[("me.cert", "client.pem")][..],
+            "missing key DIR/me.key for client certificate DIR/me.cert. CA certificates must use the extension .crt",
+        ),
+        (&[("me.key", "p-256.key")], "missing client certificate DIR/me.cert for key DIR/me.key"),
+        (
+            &[("me.cert", "client.pem"), ("me.key", "client.pem")],
+            "read client certificate DIR/me.key: no PEM private key in it",
+        ),
+        (
+            &[("me.cert", "p-256.key"), ("me.key", "p-256.key")],
+            "read client certificate DIR/me.cert: no PEM certificate in it",
+        ),
+    ] {
+        let directory = certificates("certs.d-halves", &authority, files);
+        let options = Options { certificate_directories: vec![directory.clone()], ..believe("ca") };
+        let error = server.resolve("localhost", options).unwrap_err().to_string();
+        let why = why.replace("DIR", &directory.join(&authority).display().to_string());
+        assert!(error.ends_with(&why), "{error}");
+    }
 }
 
 #[test]

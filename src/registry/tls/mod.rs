@@ -1,13 +1,15 @@
 //! The cryptography of TLS: RustCrypto's primitives behind rustls' traits, for a client.
 //!
 //! Nothing is computed here. TLS 1.3 and 1.2 with AES-GCM and ChaCha20-Poly1305, key exchange over X25519, P-256 and
-//! P-384, certificates and signatures of ECDSA and RSA; what servers have offered for years and what is not broken. No
-//! code that serves, signs or authenticates a client.
+//! P-384, certificates and signatures of ECDSA and RSA; what servers have offered for years and what is not broken.
+//! Signatures of our own are for client certificates. No code that serves.
 
 mod cipher;
+mod der;
 mod exchange;
 mod hash;
 mod random;
+mod sign;
 mod suites;
 mod verify;
 
@@ -40,7 +42,7 @@ fn aes_is_fast() -> bool {
     return false;
 }
 
-/// The kernel's random numbers, and no keys of our own.
+/// The kernel's random numbers, and keys of client certificates.
 #[derive(Debug)]
 struct System;
 
@@ -53,8 +55,9 @@ impl SecureRandom for System {
 impl KeyProvider for System {
     fn load_private_key(
         &self,
-        _key: PrivateKeyDer<'static>,
+        key: PrivateKeyDer<'static>,
     ) -> Result<Arc<dyn SigningKey>, rustls::Error> {
-        Err(rustls::Error::General("client certificates are not supported".into()))
+        let refusal = "not a key of RSA, P-256 or P-384";
+        sign::load(&key).ok_or_else(|| rustls::Error::General(refusal.into()))
     }
 }

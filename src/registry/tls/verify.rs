@@ -11,10 +11,12 @@ use rustls::pki_types::{
 };
 use sha2::{Digest, Sha256, Sha384, Sha512};
 
+use super::der;
+
 /// The smallest RSA key accepted, in bits: shorter ones are within reach of an attacker.
 const MIN_RSA_BITS: u32 = 2048;
 /// The largest RSA key accepted, in bytes of its modulus: longer ones only cost time.
-const MAX_RSA_BYTES: usize = 1024;
+pub(super) const MAX_RSA_BYTES: usize = 1024;
 
 /// What certificates may be signed with, and which algorithms serve a signature of the handshake.
 pub(super) const ALGORITHMS: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
@@ -70,7 +72,7 @@ enum Key {
 }
 
 #[derive(Debug)]
-enum Hash {
+pub(super) enum Hash {
     Sha256,
     Sha384,
     Sha512,
@@ -121,7 +123,7 @@ impl SignatureVerificationAlgorithm for Scheme {
 }
 
 impl Hash {
-    fn of(&self, message: &[u8]) -> Vec<u8> {
+    pub(super) fn of(&self, message: &[u8]) -> Vec<u8> {
         match self {
             Hash::Sha256 => Sha256::digest(message).to_vec(),
             Hash::Sha384 => Sha384::digest(message).to_vec(),
@@ -129,7 +131,7 @@ impl Hash {
         }
     }
 
-    fn pkcs1(&self) -> Pkcs1v15Sign {
+    pub(super) fn pkcs1(&self) -> Pkcs1v15Sign {
         match self {
             Hash::Sha256 => Pkcs1v15Sign::new::<Sha256>(),
             Hash::Sha384 => Pkcs1v15Sign::new::<Sha384>(),
@@ -139,7 +141,7 @@ impl Hash {
 }
 
 /// The salt is as long as the hash (RFC 8446, section 4.2.3).
-fn pss<D: Digest>() -> Pss<D> {
+pub(super) fn pss<D: Digest>() -> Pss<D> {
     Pss::new_with_salt(<D as Digest>::output_size())
 }
 
@@ -170,38 +172,11 @@ fn rsa(public_key: &[u8], hash: &[u8], signature: &[u8], padding: impl Padding) 
 }
 
 /// Modulus and exponent of an `RSAPublicKey` (RFC 8017, appendix A.1.1), in DER.
-fn rsa_numbers(der: &[u8]) -> Option<(&[u8], &[u8])> {
-    const SEQUENCE: u8 = 0x30;
-    const INTEGER: u8 = 0x02;
-    let (content, rest) = der_element(der, SEQUENCE)?;
-    let (modulus, more) = der_element(content, INTEGER)?;
-    let (exponent, end) = der_element(more, INTEGER)?;
-    let ends = rest.is_empty() && end.is_empty();
-    ends.then_some((der_positive(modulus)?, der_positive(exponent)?))
-}
-
-/// The digits of an integer that is not negative, without the zero that only says so.
-fn der_positive(digits: &[u8]) -> Option<&[u8]> {
-    match digits {
-        [0, rest @ ..] => Some(rest),
-        [first, ..] if *first < 0x80 => Some(digits),
-        _ => None,
-    }
-}
-
-/// The content of the element of type `tag` that `der` starts with, and what follows it (X.690, section 10.1).
-fn der_element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
-    let (&found, der) = der.split_first()?;
-    let (&first, der) = der.split_first()?;
-    let (length, der) = match first {
-        0..=0x7f => (usize::from(first), der),
-        0x81..=0x82 => {
-            let (bytes, der) = der.split_at_checked(usize::from(first & 0x7f))?;
-            (bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), der)
-        }
-        _ => return None,
-    };
-    (found == tag).then(|| der.split_at_checked(length))?
+fn rsa_numbers(public_key: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (content, rest) = der::element(public_key, der::SEQUENCE)?;
+    let (modulus, more) = der::positive(content)?;
+    let (exponent, end) = der::positive(more)?;
+    (rest.is_empty() && end.is_empty()).then_some((modulus, exponent))
 }
 
 #[cfg(test)]
