@@ -8,6 +8,7 @@ mod sandbox;
 
 use std::cell::Cell;
 use std::io::{self, Read};
+use std::time::Duration;
 
 use fake::{Fake, Fault};
 use vaquita::digest::Digest;
@@ -29,17 +30,23 @@ fn sample() -> Vec<u8> {
 /// Bytes that do not repeat, the same in each run.
 fn noise(count: usize) -> Vec<u8> {
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    let next = || {
+    let mut bytes = Vec::with_capacity(count);
+    while bytes.len() < count {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        state.to_le_bytes()
-    };
-    std::iter::repeat_with(next).take(count / 8).flatten().collect()
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes
+}
+
+fn client() -> Client {
+    let first_wait = Duration::from_millis(20);
+    Client::new(Options { first_wait, ..Options::default() }).unwrap()
 }
 
 fn upload(reference: &Reference, bytes: &[u8]) -> Result<Uploaded> {
-    let client = Client::new(Options::default()).unwrap();
+    let client = client();
     let open = || -> Result<Box<dyn Read>> { Ok(Box::new(bytes)) };
     Push::new(&client, reference).blob("a layer", &open)
 }
@@ -123,7 +130,7 @@ fn what_never_works_ends() {
     fake.fails("PATCH", &vec![Fault::Forget; 10]);
     fake.fails("PUT", &vec![Fault::Forget; 10]);
     let error = upload(&reference, &bytes).unwrap_err();
-    let begin = "upload a layer: given up after 4 sessions: upload a layer in ";
+    let begin = "upload a layer: session 4 of 4 is lost: upload a layer in ";
     assert!(error.to_string().starts_with(begin), "{error}");
     let three = ["POST", FIRST, "POST", FIRST, "POST", FIRST];
     assert_eq!(fake.take_log(), [&three[..], &["HEAD", "POST", CLOSING]].concat());
@@ -150,7 +157,7 @@ fn where_chunks_are_refused_one_put_carries_all() {
     let fake = Fake::start();
     let (bytes, reference) = (sample(), fake.reference("x:1"));
     fake.fails("PATCH", &[Fault::Answer(405, "", "")]);
-    let client = Client::new(Options::default()).unwrap();
+    let client = client();
     let push = Push::new(&client, &reference);
     let opened = Cell::new(0);
     let open = || -> Result<Box<dyn Read>> {
@@ -212,7 +219,7 @@ fn what_is_small_goes_at_once() {
 fn a_stream_that_fails_is_not_closed() {
     let fake = Fake::start();
     let reference = fake.reference("x:1");
-    let client = Client::new(Options::default()).unwrap();
+    let client = client();
     let bytes = sample();
     let open = || -> Result<Box<dyn Read>> {
         struct Damaged;
@@ -236,7 +243,7 @@ fn mounts_or_closes_what_was_opened_instead() {
     let (reference, there) = (fake.reference("x:1"), Digest::of(b"blob"));
     let key = ("lib/y".to_string(), there.to_string());
     fake.state().blobs.insert(key, b"blob".to_vec());
-    let client = Client::new(Options::default()).unwrap();
+    let client = client();
     let push = Push::new(&client, &reference);
     let expect = |mounted: bool, log: &[&str]| {
         assert_eq!(push.mount_blob(&there, "lib/y").unwrap(), mounted);
@@ -262,7 +269,7 @@ fn asks_for_a_token_that_may_push() {
     let blob = Digest::of(b"blob");
     fake.state().blobs.insert(("lib/y".into(), blob.to_string()), b"blob".to_vec());
     let reference = fake.reference("x:1");
-    let client = Client::new(Options::default()).unwrap();
+    let client = client();
     let push = Push::new(&client, &reference);
     let open = || -> Result<Box<dyn Read>> { Ok(Box::new(&b"small"[..])) };
     push.blob("a layer", &open).unwrap();

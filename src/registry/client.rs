@@ -202,7 +202,6 @@ impl Client {
 
     /// Asks until there is an answer of a status that the question accepts, or no hope. What is neither GET nor HEAD is
     /// asked once.
-    #[allow(dead_code)] // uploads ask like this
     pub(super) fn ask(&self, question: &Question) -> Result<Answer> {
         match question.method {
             Method::GET | Method::HEAD => {

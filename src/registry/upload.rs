@@ -8,12 +8,11 @@
 
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::sleep;
-use std::time::Duration;
 
 use ureq::http::Method;
 
 use super::client::{Access, Answer, Client, Content, Place, Question};
+use super::retry::Retry;
 use super::{failure, location};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Kind, Result};
@@ -23,12 +22,8 @@ use crate::reference::Reference;
 const CHUNK_BYTES: u64 = 5 << 20;
 /// The largest chunk that is kept in memory because a registry wants it (`OCI-Chunk-Min-Length`).
 const MAX_CHUNK_BYTES: u64 = 16 << 20;
-/// How often in a row a question may go without an answer, or a chunk without a byte of progress.
-const MAX_FAILURES: u32 = 5;
 /// Sessions that one blob may use up.
 const MAX_SESSIONS: u32 = 4;
-/// The pause after the first failure in a row; each further one doubles it.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const READ_BYTES: usize = 64 << 10;
 
 /// The bytes of a blob from the first on, the same ones each time that it is called.
@@ -72,12 +67,10 @@ impl<'a> Push<'a> {
         let place = Place::Path(format!("blobs/{digest}"));
         let mut question = self.question(Method::HEAD, place, "check", digest);
         question.accepts = &[200, 404];
-        self.persist(&mut || {
-            let answer = self.client.ask(&question)?;
-            let has = answer.status() == 200;
-            answer.drain();
-            Ok(has)
-        })
+        let answer = self.client.ask(&question)?;
+        let has = answer.status() == 200;
+        answer.drain();
+        Ok(has)
     }
 
     /// Lets the repository have a blob that the repository `from` of the same registry has. `false` if the registry has
@@ -87,13 +80,13 @@ impl<'a> Push<'a> {
         let mut question = self.question(Method::POST, place, "mount", digest);
         question.access = Access::Push(Some(from));
         question.accepts = &[201, 202];
-        let answer = match self.persist(&mut || self.client.ask(&question)) {
+        let answer = match self.persist(&question) {
             Ok(answer) if answer.status() == 201 => {
                 answer.drain();
                 return Ok(true);
             }
             Ok(answer) => answer,
-            Err(e) if e.kind() == Kind::Unavailable => return Err(e),
+            Err(e) if matches!(e.kind(), Kind::Unavailable | Kind::Cancelled) => return Err(e),
             Err(e) => {
                 log::debug!("{e}");
                 return Ok(false);
@@ -111,6 +104,7 @@ impl<'a> Push<'a> {
     /// Uploads the blob that `open` gives; on success the registry has it under the digest that is returned. `name`
     /// stands for it in errors.
     pub fn blob(&self, name: &str, open: Open) -> Result<Uploaded> {
+        let mut retry = self.client.retry();
         let mut sessions = 0;
         loop {
             sessions += 1;
@@ -130,12 +124,12 @@ impl<'a> Push<'a> {
                 }
                 Err(Stop::Vanished(error)) => error,
             };
-            if sessions >= MAX_SESSIONS {
-                let message = format!("upload {name}: given up after {sessions} sessions");
-                return Err(Error::new(error.kind(), message).caused_by(error));
+            let message = format!("upload {name}: session {sessions} of {MAX_SESSIONS} is lost");
+            let error = Error::new(Kind::Unavailable, message).caused_by(error);
+            if sessions == MAX_SESSIONS {
+                return Err(error);
             }
-            log::debug!("{error}");
-            pause(sessions);
+            self.client.wait(&mut retry, error, None)?;
         }
     }
 
@@ -149,7 +143,7 @@ impl<'a> Push<'a> {
         question.headers.push(("content-type", media_type.to_string()));
         question.content = Content::Bytes(bytes);
         question.accepts = &[200, 201, 202];
-        self.persist(&mut || self.client.ask(&question).map(Answer::drain))?;
+        self.persist(&question)?.drain();
         Ok(digest)
     }
 
@@ -180,19 +174,9 @@ impl<'a> Push<'a> {
         }
     }
 
-    /// Asks until there is an answer, for questions that may be asked twice.
-    fn persist<T>(&self, ask: &mut dyn FnMut() -> Result<T>) -> Result<T> {
-        let mut failures = 0;
-        loop {
-            match ask() {
-                Err(e) if e.kind() == Kind::Unavailable && failures + 1 < MAX_FAILURES => {
-                    log::debug!("{e}");
-                    failures += 1;
-                    pause(failures);
-                }
-                result => return result,
-            }
-        }
+    /// Asks as often as it takes what changes nothing more by being asked twice.
+    fn persist(&self, question: &Question) -> Result<Answer> {
+        self.client.persist(None, &mut |retry| self.client.ask_once(question, retry))
     }
 
     /// Opens a session and says how large its chunks shall be.
@@ -200,7 +184,7 @@ impl<'a> Push<'a> {
         let place = Place::Path("blobs/uploads/".to_string());
         let mut question = self.question(Method::POST, place, "upload", &name);
         question.accepts = &[202];
-        let answer = self.persist(&mut || self.client.ask(&question))?;
+        let answer = self.persist(&question)?;
         let least = answer.header("oci-chunk-min-length").and_then(|text| text.parse().ok());
         let session = self.session_of(answer)?;
         Ok((session, CHUNK_BYTES.max(least.unwrap_or(0))))
@@ -316,40 +300,36 @@ impl<'a> Upload<'a> {
     fn append(&mut self, chunk: &[u8]) -> Result<(), Stop> {
         let start = self.confirmed_bytes;
         let end = start + chunk.len() as u64;
-        let mut failures = 0;
+        let (mut retry, mut furthest) = (self.push.client.retry(), start);
         while self.confirmed_bytes < end {
             let before = self.confirmed_bytes;
             let rest = chunk.get((before - start) as usize..).unwrap_or_default();
-            let (held, error) = match self.patch(rest) {
-                Ok(Some(held)) => (held, None),
-                Ok(None) => (self.held_bytes()?, None),
+            let (held, is_cut) = match self.patch(rest, &mut retry) {
+                Ok(Some(held)) => (held, false),
+                Ok(None) => (self.held_bytes()?, false),
                 Err(e) if e.kind() == Kind::Unavailable => {
-                    failures += 1;
-                    if failures == MAX_FAILURES {
-                        return Err(Stop::Failed(e));
-                    }
-                    log::debug!("{e}");
-                    pause(failures);
-                    (self.held_bytes()?, Some(e))
+                    self.push.client.wait(&mut retry, e, None).map_err(Stop::Failed)?;
+                    (self.held_bytes()?, true)
                 }
                 Err(e) if e.kind() == Kind::NotFound => return Err(Stop::Vanished(e)),
-                Err(e) if e.kind() == Kind::Unauthorized => return Err(Stop::Failed(e)),
+                Err(e) if matches!(e.kind(), Kind::Unauthorized | Kind::Cancelled) => {
+                    return Err(Stop::Failed(e));
+                }
                 Err(e) => return Err(Stop::ChunksRefused(e)),
             };
-            let makes_no_way = held == before && error.is_none();
-            if !(start..=end).contains(&held) || makes_no_way {
+            if !(start..=end).contains(&held) || held <= before && !is_cut {
                 return Err(self.vanished(&format!("the session has {held} bytes, not {before}")));
             }
-            if held > before {
-                failures = 0;
-            }
+            // A session that goes back and forth makes none.
+            retry.progress(held.saturating_sub(furthest));
+            furthest = furthest.max(held);
             self.confirmed_bytes = held;
         }
         Ok(())
     }
 
     /// One PATCH; how many bytes the session has then, or `None` if it stands elsewhere than we thought (416).
-    fn patch(&mut self, bytes: &[u8]) -> Result<Option<u64>> {
+    fn patch(&mut self, bytes: &[u8], retry: &mut Retry) -> Result<Option<u64>> {
         let start = self.confirmed_bytes;
         let end = start + bytes.len() as u64;
         let mut question =
@@ -360,7 +340,7 @@ impl<'a> Upload<'a> {
             ("content-range", format!("{start}-{}", end.saturating_sub(1))),
         ];
         question.accepts = &[201, 202, 204, 416];
-        let answer = self.push.client.ask(&question)?;
+        let answer = self.push.client.ask_once(&question, retry)?;
         if answer.status() == 416 {
             answer.drain();
             return Ok(None);
@@ -375,9 +355,8 @@ impl<'a> Upload<'a> {
         let mut question =
             self.push.question(Method::GET, self.session.place(), "resume upload of", &self.name);
         question.accepts = &[200, 202, 204];
-        let answer = self.push.persist(&mut || self.push.client.ask(&question));
-        let answer = answer.map_err(|e| match e.kind() {
-            Kind::Unavailable | Kind::Unauthorized => Stop::Failed(e),
+        let answer = self.push.client.ask(&question).map_err(|e| match e.kind() {
+            Kind::Unavailable | Kind::Unauthorized | Kind::Cancelled => Stop::Failed(e),
             _ => Stop::Vanished(e),
         })?;
         let held = answer.header("range").map(|range| held_of(range, self.confirmed_bytes));
@@ -447,11 +426,6 @@ fn held_of(range: &str, expected_bytes: u64) -> u64 {
         Some(0) if expected_bytes != 1 => 0,
         Some(last) => last.saturating_add(1),
     }
-}
-
-/// Waits the longer the more failures there were in a row.
-fn pause(failures: u32) {
-    sleep(FIRST_PAUSE * (1 << failures.clamp(1, MAX_FAILURES).saturating_sub(1)));
 }
 
 /// A reader that must end after so many bytes: ureq would wait for ever for what was promised and does not come.

@@ -22,8 +22,8 @@ impl Place {
         format!("{}/{rest}", self.registry.address)
     }
 
-    /// An archive of an image with a layer of files that compress and one of 5.6 MB that does not.
-    fn archive(&self) -> String {
+    /// An archive of an image with a layer of files that compress, and over it one of so many bytes that do not.
+    fn archive(&self, noise_bytes: usize) -> String {
         let (text, noise) = (self.sandbox.path("text"), self.sandbox.path("noise"));
         fs::create_dir_all(text.join("etc")).unwrap();
         fs::create_dir_all(&noise).unwrap();
@@ -38,7 +38,7 @@ impl Place {
             state ^= state << 17;
             state.to_le_bytes()
         };
-        let bytes: Vec<u8> = std::iter::repeat_with(next).take(700_000).flatten().collect();
+        let bytes: Vec<u8> = std::iter::repeat_with(next).take(noise_bytes / 8).flatten().collect();
         fs::write(noise.join("noise"), bytes).unwrap();
         let path = self.sandbox.path("image.tar").display().to_string();
         let mut image = fixture("image");
@@ -97,7 +97,7 @@ fn endings(output: &str) -> Vec<String> {
 fn a_second_push_uploads_nothing_and_another_repository_mounts() {
     let (place, device) = (Place::new("push-again"), Sandbox::new("push-device"));
     let mut seen = 0;
-    place.run(&["load", "-i", &place.archive()]);
+    place.run(&["load", "-i", &place.archive(6_000_000)]);
     let (first, second) = (place.name("team/app:1"), place.name("other/app:2"));
     for name in [&first, &second] {
         place.run(&["tag", "app:1", name]);
@@ -137,7 +137,7 @@ fn a_second_push_uploads_nothing_and_another_repository_mounts() {
 #[test]
 fn an_image_that_was_pulled_keeps_its_digest_where_its_blobs_are() {
     let place = Place::new("push-pulled");
-    let archive = place.archive();
+    let archive = place.archive(8_000);
     let other = Registry::start(place.sandbox.path("other"), false);
     for (option, name, types) in
         [("--oci", "oci", "application/vnd.oci.image."), ("", "docker", "application/vnd.docker.")]
@@ -196,7 +196,7 @@ fn manifest(registry: &Path, digest: &str) -> String {
 #[test]
 fn a_layer_that_is_damaged_is_not_pushed() {
     let place = Place::new("push-damaged");
-    place.run(&["load", "-i", &place.archive()]);
+    place.run(&["load", "-i", &place.archive(800_000)]);
     let name = place.name("damaged:1");
     place.run(&["tag", "app:1", &name]);
     let layers = place.sandbox.data_root().join("layers");
