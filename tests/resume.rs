@@ -23,6 +23,8 @@ use sandbox::{Outcome, Registry, Sandbox, fixture, sha256, succeed};
 const AGAIN_BYTES: u64 = 4 << 20;
 /// More than any pull here takes.
 const LIMIT: Duration = Duration::from_secs(60);
+/// Later than every time in the fixtures, before any of this machine's clock; seconds since the epoch.
+const RECENT: i64 = 1_750_000_000;
 /// How often each pull is killed before it may end.
 const KILLS: u64 = 3;
 
@@ -193,7 +195,7 @@ impl Case {
         let id = self.fixtures.id(self.image);
         assert_whole(&self.sandbox, &self.reference, id, &self.context);
         let (expected, found) = (describe(&fresh), describe(&self.sandbox));
-        assert!(expected.len() > 5, "there is something to compare");
+        assert!(expected.len() > 4, "there is something to compare");
         let missing: Vec<_> =
             expected.iter().filter(|line| !found.contains(line)).take(5).collect();
         let extra: Vec<_> = found.iter().filter(|line| !expected.contains(line)).take(5).collect();
@@ -239,8 +241,6 @@ fn describe(sandbox: &Sandbox) -> Vec<String> {
             let path = root.join(&relative);
             let status = fs::symlink_metadata(&path).expect("a file that was just listed");
             let kind = status.file_type();
-            // What describes the layer to the engine may say when it was made.
-            let is_ours = relative.components().count() == 2;
             let content = match kind {
                 _ if kind.is_symlink() => {
                     fs::read_link(&path).expect("a link").display().to_string()
@@ -248,7 +248,9 @@ fn describe(sandbox: &Sandbox) -> Vec<String> {
                 _ if kind.is_file() => sha256(&fs::read(&path).expect("a file")),
                 _ => String::new(),
             };
-            let time = if is_ours { (0, 0) } else { (status.mtime(), status.mtime_nsec()) };
+            // Whiteouts, directories that the tar does not have and what is the engine's own are as old as the pull.
+            let is_recent = status.mtime() > RECENT;
+            let time = if is_recent { (0, 0) } else { (status.mtime(), status.mtime_nsec()) };
             let (owner, size) =
                 ((status.uid(), status.gid()), if kind.is_dir() { 0 } else { status.len() });
             lines.push(format!(
