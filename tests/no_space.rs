@@ -20,7 +20,7 @@ const BLOCK_BYTES: u64 = 1024;
 /// ext4 gives no block of a directory back; a failed pull may have made some larger.
 const TOLERANCE_BYTES: u64 = 64 << 10;
 /// More than any pull here takes.
-const LIMIT: std::time::Duration = std::time::Duration::from_secs(60);
+const LIMIT: std::time::Duration = std::time::Duration::from_secs(180);
 
 /// A store on a small disk that holds the image `keep`, and a registry with the image `next`.
 struct Case {
