@@ -41,5 +41,7 @@ step "tests of the binary" env "VAQUITA=$binary" cargo test --locked --quiet --t
 step demo env "VAQUITA=$binary" sh tests/demo.sh
 step qemu-user qemu/test
 step qemu-system qemu/test-vm
+step "power cuts' disk" qemu/cuts/test
+step "power cuts" qemu/powercut --cuts 50
 printf '\n%s%s passed, %s failed\n' "$summary" $passed $failed
 [ $failed -eq 0 ]

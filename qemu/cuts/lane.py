@@ -1,7 +1,7 @@
 """One machine with one file system, and power that is cut again and again.
 
 A boot checks what the last cut left, takes up the step that was cut, and works on until the next cut. Where that falls
-is decided before: in front of a certain write or flush, after so many bytes of layers, or at a time. A lane ends with a
+is decided before: in front of a certain write, or of a flush, after so many bytes of layers, or at a time. A lane ends with a
 boot that nothing cuts: it checks, and takes up the last step.
 """
 import os
@@ -28,7 +28,7 @@ FILE_SYSTEMS = {
     "f2fs": (["mkfs.f2fs", "-q"], 256 * MIB, 4096),
 }
 # Of each kind of instant how often it is chosen and the end of the range that it is drawn from.
-KINDS = {"changes": (10, 1200), "bytes": (5, 24 * MIB), "seconds": (4, 15), "early": (2, 30)}
+KINDS = {"changes": (5, 1000), "flushes": (6, 150), "bytes": (5, 24 * MIB), "seconds": (3, 15), "early": (2, 30)}
 # How likely an unsafe piece survives; 1 is a cut that the disk's cache outlives.
 KEEPS = (0, 0.1, 0.5, 0.9, 1)
 MOST_SECONDS = 300  # for the check, and for the work; a machine that is slower hangs
@@ -118,7 +118,7 @@ class Lane:
         cut, step = boot.cut, boot.step
         return {"machine": self.options.machine, "file_system": self.options.file_system, "seed": seed, "cut": number,
                 "kind": cut.kind, "after": round(cut.after, 3), "keep": cut.keep, "unsafe": boot.pieces[0],
-                "survived": boot.pieces[1], "changes": boot.changes, "steps": max(0, boot.number + (step is None)),
+                "survived": boot.pieces[1], "changes": boot.changes, "flushes": boot.flushes, "steps": max(0, boot.number + (step is None)),
                 "during": " ".join(filter(None, (step.verb, step.tag))) if step else ""}
 
     def boot(self, cut, uncut):
@@ -126,7 +126,7 @@ class Lane:
         self.server.power_on()
         self.registry.forget_boot()
         if cut.kind == "early" and not uncut:
-            self.server.stop_after(cut.after, self.machine.stop)
+            self.server.stop_after(self.machine.stop, changes=cut.after)
         boot = self.current = Boot(cut)
         self.machine.boot(work=",".join("%s:%s" % (step.verb, step.tag) for step in cut.work))
         self.watch(boot, uncut)
@@ -135,7 +135,8 @@ class Lane:
         for event in self.machine.kill():
             self.hear(boot, event)
         self.begun.set()
-        boot.changes, boot.pieces = self.server.changes, self.disk.cut(cut.coin, cut.keep)
+        boot.changes, boot.flushes = self.server.changes, self.server.flushes
+        boot.pieces = self.disk.cut(cut.coin, cut.keep)
         boot.again = self.ledger.cut(boot.number, boot.step, transfers)
         boot.wrong += [line for line in self.machine.said().splitlines() if COMPLAINT.search(line)]
         limit = self.options.again_limit
@@ -166,9 +167,11 @@ class Lane:
                 return
 
     def arm(self, cut, uncut):
-        if cut.kind == "changes" and not uncut:
-            self.server.stop_after(cut.after, self.machine.stop)
-        if cut.kind == "bytes" and not uncut:
+        if uncut:
+            return
+        if cut.kind in ("changes", "flushes"):
+            self.server.stop_after(self.machine.stop, **{cut.kind: cut.after})
+        if cut.kind == "bytes":
             self.registry.stop_after(cut.after, self.machine.stop)
 
     def begin(self, number):

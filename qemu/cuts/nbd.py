@@ -3,8 +3,8 @@
 One connection at a time, one request after the other, in the order of arrival. Source: the protocol document of the
 NetworkBlockDevice project (fixed newstyle handshake, simple replies). All numbers are big-endian.
 
-A server can be told to stop in front of the Nth write or flush: it then answers no more, which is how a cut hits an
-exact place in the guest's stream of writes, whatever the speed of the host.
+A server can be told to stop in front of the Nth write or flush, or of the Nth flush: it then answers no more, which is
+how a cut hits an exact place in the guest's stream of writes, whatever the speed of the host.
 """
 import os
 import socket
@@ -26,13 +26,13 @@ LONGEST_REQUEST_BYTES = 64 << 20
 
 
 class Server:
-    """Listens at `path` from the moment it is made. `changes` counts the writes and flushes of the current boot."""
+    """Listens at `path` from the moment it is made. `changes` and `flushes` count those of the current boot; a flush is a
+    change as well."""
 
     def __init__(self, disk, path):
         self.disk, self.path = disk, path
         self.lock = threading.Lock()
-        self.changes, self.stop_at, self.on_stop = 0, None, None
-        self.silent = False
+        self.power_on()
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(path)
         self.listener.listen(1)
@@ -42,12 +42,16 @@ class Server:
         """A boot begins; the last one's machine is dead."""
         with self.lock:
             self.disk.power_on()
-            self.changes, self.stop_at, self.silent = 0, None, False
+            self.changes = self.flushes = 0
+            self.last_change = self.last_flush = self.on_stop = None
+            self.silent = False
 
-    def stop_after(self, changes, on_stop):
-        """In front of the write or flush that follows `changes` more of them from now, falls silent and calls `on_stop`."""
+    def stop_after(self, on_stop, changes=None, flushes=None):
+        """In front of the change that follows so many of them from now, or of the flush, falls silent and calls `on_stop`."""
         with self.lock:
-            self.stop_at, self.on_stop = self.changes + changes, on_stop
+            self.on_stop = on_stop
+            self.last_change = None if changes is None else self.changes + changes
+            self.last_flush = None if flushes is None else self.flushes + flushes
 
     def power_off(self):
         """Answers no more from now on; no request is half done when this returns."""
@@ -114,11 +118,12 @@ class Server:
     def stops_before(self, kind):
         if kind not in (WRITE, FLUSH):
             return False
-        if self.changes == self.stop_at:
+        if self.changes == self.last_change or kind == FLUSH and self.flushes == self.last_flush:
             self.silent = True
             self.on_stop()
             return True
         self.changes += 1
+        self.flushes += kind == FLUSH
         return False
 
     def execute(self, kind, flags, offset, length, data):

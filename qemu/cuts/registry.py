@@ -100,6 +100,12 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
+    def handle(self):
+        try:
+            super().handle()
+        except ConnectionError:
+            pass  # the machine was killed
+
     def do_HEAD(self):
         self.do_GET()
 
@@ -152,7 +158,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.wfile.write(chunk)
                 registry.count(transfer, len(chunk))
         except ConnectionError:
-            self.close_connection = True  # the machine was killed, or had enough
+            self.close_connection = True  # the guest had enough of it
 
     def send(self, status, media_type, data, fields=None):
         self.head(status, media_type, len(data), fields or {})
