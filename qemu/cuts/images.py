@@ -112,7 +112,7 @@ def base_sums(path):
 
 
 def publish(images, registry):
-    """Puts the images into a registry under the tags of their versions."""
+    """Puts the images into a registry under the tags of their versions; returns the digests of their layers."""
     for version, image in images.items():
         manifest = image.manifest(archive.DOCKER)
         digest = archive.digest_of(manifest)
@@ -122,3 +122,4 @@ def publish(images, registry):
         for layer in image.layers:
             with open(layer.gz, "rb") as file:
                 registry.blobs[layer.digest] = file.read()
+    return {layer.digest for image in images.values() for layer in image.layers}

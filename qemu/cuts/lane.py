@@ -70,7 +70,7 @@ class Lane:
         self.registry, self.begun = Registry(self.begin), threading.Event()
         built = os.path.join(self.scratch, "images")
         os.mkdir(built)
-        images.publish(images.build(TRIPLES[options.machine], built), self.registry)
+        self.layers = images.publish(images.build(TRIPLES[options.machine], built), self.registry)
         self.path, self.socket = (os.path.join(self.scratch, name) for name in ("disk", "disk.socket"))
         settings = {"registry": "10.0.2.2:%d" % self.registry.port, "file_system": options.file_system,
                     "without": "/".join(options.without) or "nothing"}
@@ -102,7 +102,8 @@ class Lane:
             seed = "%s/%s/%d" % (self.options.seed, self.name, number)
             boot = self.boot(Cut(seed, self.ledger), uncut=judged == cuts - 1 and row is not None)
             if row or boot.wrong:
-                row = row or {"cut": None, "machine": self.options.machine, "file_system": self.options.file_system}
+                row = row or {"cut": None, "machine": self.options.machine, "file_system": self.options.file_system,
+                              "engine": self.machine.engine}
                 row.update(boot.seconds, again=boot.again, wrong=boot.wrong)
                 if boot.wrong:
                     row["kept"] = self.keep_evidence(seed, row)
@@ -117,7 +118,7 @@ class Lane:
     def row_of(self, seed, number, boot):
         cut, step = boot.cut, boot.step
         return {"machine": self.options.machine, "file_system": self.options.file_system, "seed": seed, "cut": number,
-                "kind": cut.kind, "after": round(cut.after, 3), "keep": cut.keep, "unsafe": boot.pieces[0],
+                "engine": self.machine.engine, "kind": cut.kind, "after": round(cut.after, 3), "keep": cut.keep, "unsafe": boot.pieces[0],
                 "survived": boot.pieces[1], "changes": boot.changes, "flushes": boot.flushes, "steps": max(0, boot.number + (step is None)),
                 "during": " ".join(filter(None, (step.verb, step.tag))) if step else ""}
 
@@ -137,7 +138,8 @@ class Lane:
         self.begun.set()
         boot.changes, boot.flushes = self.server.changes, self.server.flushes
         boot.pieces = self.disk.cut(cut.coin, cut.keep)
-        boot.again = self.ledger.cut(boot.number, boot.step, transfers)
+        again = self.ledger.cut(boot.number, boot.step, transfers)
+        boot.again = {digest: count for digest, count in again.items() if digest in self.layers}
         boot.wrong += [line for line in self.machine.said().splitlines() if COMPLAINT.search(line)]
         limit = self.options.again_limit
         boot.wrong += ["layer %s: %d bytes were fetched again" % (digest, count)
