@@ -191,7 +191,7 @@ class Lane:
             boot.wrong += self.ledger.observe(boot.found)
         elif kind == "image":
             boot.found[words[0]] = words[1]
-        elif kind in ("check", "damaged", "stuck", "unmountable"):
+        elif kind in ("check", "damaged", "quarantine", "stuck", "unmountable"):
             boot.wrong.append(" ".join(event))
         elif kind == "begin":
             if boot.step:
