@@ -2,6 +2,7 @@
 
 use argh::FromArgs;
 
+use super::archive::{Load, Save};
 pub use super::login::{Login, Logout};
 
 /// a small container engine that a device fleet can trust
@@ -204,30 +205,6 @@ pub struct Inspect {
     /// containers or images, by name or ID
     #[argh(positional, arg_name = "name")]
     pub names: Vec<String>,
-}
-
-/// Load images, or deltas, from an archive that `save` wrote
-#[derive(FromArgs)]
-#[argh(subcommand, name = "load")]
-pub struct Load {
-    /// read from a file instead of standard input
-    #[argh(option, short = 'i', arg_name = "file")]
-    pub input: Option<String>,
-    /// print only what was loaded
-    #[argh(switch, short = 'q')]
-    pub quiet: bool,
-}
-
-/// Write images to an archive that `load` reads
-#[derive(FromArgs)]
-#[argh(subcommand, name = "save")]
-pub struct Save {
-    /// write to a file instead of standard output
-    #[argh(option, short = 'o', arg_name = "file")]
-    pub output: Option<String>,
-    /// images, by name or ID
-    #[argh(positional, arg_name = "image")]
-    pub images: Vec<String>,
 }
 
 /// Commands on images; `image ls`, `image rm` and the like are other spellings of the commands above

@@ -1,15 +1,10 @@
 //! Each command: a call of the engine, and what docker would print.
 
-use std::io::{Read, Write};
-use std::path::Path;
-
-use fs_err::{File, OpenOptions};
-
 use super::arguments::*;
 use super::progress::{self, Progress};
-use super::{check, output};
-use crate::engine::{DeltaSummary, Engine, Loaded, Removed, Report, RunOptions};
-use crate::error::{Context, Error, Kind, Result};
+use super::{archive, check, output};
+use crate::engine::{DeltaSummary, Engine, Removed, RunOptions};
+use crate::error::{Error, Kind, Result};
 use crate::oci::platform::Platform;
 use crate::reference::Reference;
 use crate::time;
@@ -30,8 +25,8 @@ pub fn execute(engine: &Engine, command: Command) -> Result<i32> {
         Command::Images(args) => images(engine, &args)?,
         Command::Ps(args) => ps(engine, &args)?,
         Command::Tag(args) => engine.tag(&args.source, &Reference::parse(&args.target)?)?,
-        Command::Load(args) => load(engine, &args)?,
-        Command::Save(args) => save(engine, &args)?,
+        Command::Load(args) => archive::load(engine, &args)?,
+        Command::Save(args) => archive::save(engine, &args)?,
         Command::Image(Image { command: ImageCommand::Delta(args) }) => delta(engine, &args)?,
         // Done without an engine.
         Command::Login(_) | Command::Logout(_) => {}
@@ -207,68 +202,6 @@ fn inspect(engine: &Engine, args: &Inspect) -> Result<i32> {
     })?;
     output::line(&output::indent_json(&format!("[{}]", found.join(","))));
     Ok(code)
-}
-
-fn load(engine: &Engine, args: &Load) -> Result<()> {
-    let mut input: Box<dyn Read> = match &args.input {
-        Some(path) => Box::new(File::open(path).context(|| "load".into())?),
-        None => Box::new(std::io::stdin().lock()),
-    };
-    // Docker shows a load's layers to people only.
-    let quiet = args.quiet || !std::io::IsTerminal::is_terminal(&std::io::stdout());
-    let mut progress = Progress::new(progress::LOAD);
-    let mut show = |event| progress.show(event);
-    let report: Report = if quiet { &mut progress::ignore } else { &mut show };
-    for Loaded { image, names, target_was_here } in engine.load(&mut *input, report)? {
-        if target_was_here {
-            output::line("Target image already exists locally, no need to load it.");
-        }
-        for name in &names {
-            output::line(&format!("Loaded image: {}", name.familiar()));
-        }
-        if names.is_empty() {
-            output::line(&format!("Loaded image ID: {image}"));
-        }
-    }
-    Ok(())
-}
-
-fn save(engine: &Engine, args: &Save) -> Result<()> {
-    if args.images.is_empty() {
-        return Err(Error::new(Kind::Invalid, "save: at least 1 image is required"));
-    }
-    let Some(path) = &args.output else {
-        let mut out = std::io::stdout().lock();
-        if std::io::IsTerminal::is_terminal(&out) {
-            let message = "save: refusing to write an archive to a terminal, use -o FILE";
-            return Err(Error::new(Kind::Invalid, message));
-        }
-        engine.save(&args.images, &mut out)?;
-        return out.flush().context(|| "write standard output".into());
-    };
-    save_to(engine, args, Path::new(path))
-}
-
-/// Writes beside the file and renames at the end, so that an earlier archive stays until the new one is whole. What is no
-/// regular file (a pipe, /dev/null) is written to as it is.
-fn save_to(engine: &Engine, args: &Save, path: &Path) -> Result<()> {
-    let what = || "save".to_string();
-    if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
-        let mut out = OpenOptions::new().write(true).open(path).context(what)?;
-        return engine.save(&args.images, &mut out);
-    }
-    let mut staged = path.as_os_str().to_owned();
-    staged.push(".new");
-    let mut file = File::create(&staged).context(what)?;
-    let saved = engine.save(&args.images, &mut file);
-    let published = saved
-        .and_then(|()| file.sync_all().context(what))
-        .and_then(|()| fs_err::rename(&staged, path).context(what));
-    if published.is_err() {
-        // Half an archive helps nobody; the first error is the one to tell.
-        let _ = fs_err::remove_file(&staged);
-    }
-    published
 }
 
 fn delta(engine: &Engine, args: &Delta) -> Result<()> {

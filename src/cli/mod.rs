@@ -3,6 +3,7 @@
 //! Output and exit codes are Docker's: 0, 1 for an engine that could not, 125 for a bad option and for a `run` that did not
 //! come to start its command, 126 and 127 for a command that cannot be executed or found, else the container's own.
 
+mod archive;
 mod arguments;
 mod check;
 mod commands;

@@ -7,8 +7,8 @@
 const VALUES: &[(&str, &[&str])] = &[
     ("pull", &["--platform"]),
     ("run", RUN_VALUES),
-    ("load", &["-i", "--input"]),
-    ("save", &["-o", "--output"]),
+    ("load", &["-i", "--input", "--platform"]),
+    ("save", &["-o", "--output", "--format"]),
     ("image delta", &["-t", "--tag"]),
     ("login", &["-u", "--username", "-p", "--password"]),
 ];

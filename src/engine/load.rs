@@ -1,8 +1,10 @@
-//! Load: images from a `docker save` archive, read once from front to end.
+//! Load: images from an archive, `docker save`'s or an OCI layout, read once from front to end.
 //!
-//! Layers come before the manifest that says which image they belong to, so each is unpacked and committed under the
-//! diff ID that its bytes have, and what no image refers to in the end is taken back. A layer whose name in the archive
-//! is the diff ID of one that is here is only read through and compared.
+//! Layers may come before the documents that say which image they belong to, and nothing is put aside: each is unpacked
+//! into a stage, which makes it a candidate under the diff ID that its bytes have. When the archive is read, and all that
+//! its documents say of all images holds, the candidates that an image names are committed, then the images; the other
+//! stages are dropped, as all are after an error. A layer whose name in the archive is the diff ID of one that is here is
+//! only read through and compared.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -13,14 +15,18 @@ use super::pull::{Committed, layer_record};
 use crate::delta::balena::{self, BalenaDelta};
 use crate::digest::{Digest, HashingWriter};
 use crate::error::{Context, Error, Kind, Result};
-use crate::json;
-use crate::layer::{self, archive};
-use crate::oci::archive::ArchiveImage;
+use crate::json::MAX_DOCUMENT_BYTES;
+use crate::layer::archive::{self, Content, Member};
+use crate::layer::{self, LayerTar};
+use crate::oci::archive::{ArchiveImage, Documents, claimed_digest, missing};
 use crate::oci::config::ImageConfig;
+use crate::oci::manifest::Descriptor;
+use crate::oci::platform::Platform;
 use crate::reference::Reference;
+use crate::store::{LayerRecord, Stage};
 
-/// The most that all JSON documents of one archive may take, in bytes.
-const MAX_DOCUMENTS_BYTES: usize = 16 << 20;
+/// The most links in a row from one layer's path to another's.
+const MAX_LINKS: usize = 8;
 
 /// An image that was loaded, and the names that it got.
 #[derive(Debug)]
@@ -33,74 +39,111 @@ pub struct Loaded {
     pub target_was_here: bool,
 }
 
-/// What was read of the archive so far.
+/// What was read of the archive.
 #[derive(Default)]
 struct Contents {
-    documents: BTreeMap<String, Vec<u8>>,
-    documents_bytes: usize,
+    documents: Documents,
+    /// Diff IDs by path.
     layers: BTreeMap<String, Digest>,
     links: BTreeMap<String, String>,
+    candidates: Vec<Candidate>,
+}
+
+/// A layer that is not in the store, unpacked.
+struct Candidate {
+    diff_id: Digest,
+    stage: Stage,
+    record: LayerRecord,
+}
+
+/// An image of the archive about which everything holds.
+struct Prepared<'a> {
+    config_bytes: &'a [u8],
+    diff_ids: Vec<Digest>,
+    delta: Option<BalenaDelta>,
+    names: Vec<Reference>,
 }
 
 impl Engine {
-    /// Loads every image of the archive. On success they survive a power cut.
-    pub fn load(&self, archive: &mut dyn Read, report: Report) -> Result<Vec<Loaded>> {
+    /// Loads every image of the archive; of one for several platforms the one for `platform`, or without it, this machine's.
+    /// On success they survive a power cut; on failure nothing new is left.
+    pub fn load(
+        &self,
+        archive: &mut dyn Read,
+        platform: Option<&Platform>,
+        report: Report,
+    ) -> Result<Vec<Loaded>> {
         self.store.collect_or_warn(&[]);
         let work = self.store.work()?;
         let mut committed = Committed(Vec::new());
-        let loaded = self.load_all(archive, &mut committed, report);
+        let loaded = self.load_all(archive, platform, &mut committed, report);
         drop(work);
-        let loaded = loaded.map_err(|e| e.with_kind(Kind::Invalid));
-        let loaded = self.keep_or_take_back(loaded, &committed)?;
-        // Layers that no image has (those of deltas) go now; the others have an image that keeps them.
-        self.store.collect_or_warn(&committed.0);
-        Ok(loaded)
+        // An archive does not get better when it is tried again.
+        let loaded = loaded.map_err(|e| match e.kind() {
+            Kind::Unavailable => e.with_kind(Kind::Invalid),
+            _ => e,
+        });
+        self.keep_or_take_back(loaded, &committed)
     }
 
     fn load_all(
         &self,
         archive: &mut dyn Read,
+        platform: Option<&Platform>,
         committed: &mut Committed,
         report: Report,
     ) -> Result<Vec<Loaded>> {
         let mut contents = Contents::default();
         let mut plain = layer::Decoder::open(Box::new(archive), None)?;
-        archive::read(&mut plain, &mut |member, content| match &member.link {
-            Some(target) => {
-                contents.links.insert(member.path.clone(), resolve_link(&member.path, target));
-                Ok(())
-            }
-            None => self.read_member(&member.path, content, &mut contents, committed, report),
+        archive::read(&mut plain, &mut |member, content| {
+            self.read_member(member, content, &mut contents, report)
         })?;
-        let Some(manifest) = contents.documents.get("manifest.json") else {
-            let message = "the archive has no manifest.json: it is not one of `save`";
-            return Err(Error::new(Kind::Invalid, message));
-        };
-        let images: Vec<ArchiveImage> = json::parse(manifest, "manifest.json of the archive")?;
-        images.iter().map(|image| self.load_image(image, &contents, committed, report)).collect()
+        let mut candidates = std::mem::take(&mut contents.candidates);
+        let images = contents.documents.images(platform, &Engine::platform())?;
+        if images.is_empty() {
+            return Err(Error::new(Kind::Invalid, "the archive holds no image"));
+        }
+        let prepare = |image| contents.prepare(image, platform);
+        let prepared = images.iter().map(prepare).collect::<Result<Vec<Prepared>>>()?;
+        let mut load = |image| self.load_image(image, &mut candidates, committed, report);
+        prepared.into_iter().map(&mut load).collect()
     }
 
-    /// Keeps a document, commits a layer, skips an empty file.
+    /// Keeps a document or a link, unpacks a layer, passes over anything else.
     fn read_member(
         &self,
-        path: &str,
+        member: &Member,
         content: &mut dyn Read,
         contents: &mut Contents,
-        committed: &mut Committed,
         report: Report,
     ) -> Result<()> {
-        let mut first = [0; 1];
-        let count = content.read(&mut first).context(|| format!("read {path} of the archive"))?;
-        let mut whole = first[..count].chain(content);
-        match first {
-            _ if count == 0 => Ok(()),
-            [b'{' | b'['] => contents.keep_document(path, &mut whole),
-            _ if path.ends_with("/VERSION") || path == "VERSION" => Ok(()),
-            _ => {
-                let diff_id = self.read_layer(path, &mut whole, committed, report)?;
-                contents.layers.insert(path.to_string(), diff_id);
+        let path = &member.path;
+        if let Some(target) = &member.link {
+            contents.links.insert(path.clone(), resolve_link(path, target));
+            return Ok(());
+        }
+        let what = || format!("read {path} of the archive");
+        let head = archive::head(content).context(what)?;
+        match archive::content_of(&head) {
+            Content::Document => {
+                let limit = MAX_DOCUMENT_BYTES.min(contents.documents.room_bytes()) + 1;
+                let mut bytes = head.clone();
+                let mut rest = content.take((limit.saturating_sub(head.len())) as u64);
+                rest.read_to_end(&mut bytes).context(what)?;
+                // Lists, manifests and configurations are smaller; what is attested about an image may not be.
+                if bytes.len() > MAX_DOCUMENT_BYTES {
+                    Ok(())
+                } else {
+                    contents.documents.keep(path, bytes)
+                }
+            }
+            Content::Layer => {
+                let mut whole = head.as_slice().chain(content);
+                let diff_id = self.read_layer(path, &mut whole, contents, report)?;
+                contents.layers.insert(path.clone(), diff_id);
                 Ok(())
             }
+            Content::Other => Ok(()),
         }
     }
 
@@ -108,16 +151,15 @@ impl Engine {
         &self,
         path: &str,
         content: &mut dyn Read,
-        committed: &mut Committed,
+        contents: &mut Contents,
         report: Report,
     ) -> Result<Digest> {
-        let hinted =
-            path.split('/').find_map(Digest::from_hex).filter(|id| self.store.has_layer(id));
+        let hinted = claimed_digest(path).filter(|id| self.store.has_layer(id));
         let mut tar = layer::Decoder::open(Box::new(content), None)?;
-        let what = || format!("read layer {path} of the archive");
         if let Some(diff_id) = hinted {
             let mut hashing = HashingWriter::new(io::sink());
-            io::copy(&mut tar, &mut hashing).context(what)?;
+            io::copy(&mut tar, &mut hashing)
+                .context(|| format!("read layer {path} of the archive"))?;
             if hashing.finish().0 != diff_id {
                 let message =
                     format!("layer {path} of the archive has not the digest that its name says");
@@ -128,56 +170,68 @@ impl Engine {
         }
         let stage = self.store.stage()?;
         let unpacked = layer::unpack(&mut tar, stage.directory(), &format!("layer {path}"))?;
-        let diff_id = unpacked.diff_id;
-        if !self.store.has_layer(&diff_id) {
-            committed.0.push(diff_id);
+        let (diff_id, record) = (unpacked.diff_id, layer_record(&unpacked));
+        let is_known = self.store.has_layer(&diff_id)
+            || contents.candidates.iter().any(|candidate| candidate.diff_id == diff_id);
+        if !is_known {
+            contents.candidates.push(Candidate { diff_id, stage, record });
         }
-        self.store.commit_layer(stage, &diff_id, layer_record(&unpacked))?;
         report(Event::LayerDone { layer: diff_id.short() });
         Ok(diff_id)
     }
 
     fn load_image(
         &self,
-        image: &ArchiveImage,
-        contents: &Contents,
+        image: Prepared,
+        candidates: &mut Vec<Candidate>,
         committed: &mut Committed,
         report: Report,
     ) -> Result<Loaded> {
-        let config_bytes = contents.document(&image.config)?;
-        let config = ImageConfig::parse(config_bytes, &format!("{} of the archive", image.config))?;
-        let layers: Vec<Digest> =
-            image.layers.iter().map(|path| contents.layer(path)).collect::<Result<_>>()?;
-        if config.diff_ids()? != layers {
-            let message = format!("{}: the archive's layers have other diff IDs", image.config);
-            return Err(Error::new(Kind::Corrupt, message));
-        }
-        let delta = balena::find(&config)?;
-        let target_was_here = delta.as_ref().is_some_and(|d| self.store.has_image(&d.target_id()));
-        let id = match &delta {
-            Some(delta) => self.load_delta(delta, &layers, committed, report)?,
-            None => self.store.commit_image(config_bytes, None)?,
+        let is_here = |delta: &BalenaDelta| self.store.has_image(&delta.target_id());
+        let target_was_here = image.delta.as_ref().is_some_and(is_here);
+        let id = match &image.delta {
+            Some(delta) if target_was_here => delta.target_id(),
+            Some(delta) => {
+                self.load_delta(delta, &image.diff_ids, candidates, committed, report)?
+            }
+            None => {
+                self.commit_candidates(&image.diff_ids, candidates, committed)?;
+                self.store.commit_image(image.config_bytes, None)?
+            }
         };
-        let mut names = Vec::new();
-        for tag in image.repo_tags.iter().flatten() {
-            let reference = Reference::parse(tag)?;
-            self.store.set_reference(&reference, &id)?;
-            names.push(reference);
+        for name in &image.names {
+            self.store.set_reference(name, &id)?;
         }
-        Ok(Loaded { image: id, names, target_was_here })
+        Ok(Loaded { image: id, names: image.names, target_was_here })
     }
 
-    /// Applies a delta whose layers were just committed as they are, and gives the target's ID.
+    fn commit_candidates(
+        &self,
+        diff_ids: &[Digest],
+        candidates: &mut Vec<Candidate>,
+        committed: &mut Committed,
+    ) -> Result<()> {
+        for diff_id in diff_ids {
+            // Those that are no candidates are in the store.
+            let Some(index) = candidates.iter().position(|c| c.diff_id == *diff_id) else {
+                continue;
+            };
+            let Candidate { stage, record, .. } = candidates.swap_remove(index);
+            self.store.commit_layer(stage, diff_id, record)?;
+            committed.0.push(*diff_id);
+        }
+        Ok(())
+    }
+
+    /// Applies a delta whose layers are candidates, and gives the target's ID.
     fn load_delta(
         &self,
         delta: &BalenaDelta,
         delta_layers: &[Digest],
+        candidates: &[Candidate],
         committed: &mut Committed,
         report: Report,
     ) -> Result<Digest> {
-        if self.store.has_image(&delta.target_id()) {
-            return Ok(delta.target_id());
-        }
         let mut basis = self.open_delta(delta, report)?;
         let diff_ids = delta.target()?.diff_ids()?;
         if diff_ids.len() != delta_layers.len() {
@@ -190,7 +244,12 @@ impl Engine {
             if self.store.has_layer(diff_id) {
                 continue;
             }
-            let mut tar = self.layer_tar(delta_layer)?;
+            let mut tar = match candidates.iter().find(|c| c.diff_id == *delta_layer) {
+                Some(Candidate { stage, .. }) => {
+                    LayerTar::open(stage.directory(), &format!("layer {delta_layer}"))?
+                }
+                None => self.layer_tar(delta_layer)?,
+            };
             self.store_patched_layer(&mut tar, &mut basis, diff_id)?;
             committed.0.push(*diff_id);
         }
@@ -199,43 +258,58 @@ impl Engine {
 }
 
 impl Contents {
-    fn keep_document(&mut self, path: &str, content: &mut dyn Read) -> Result<()> {
-        let mut bytes = Vec::new();
-        let room = MAX_DOCUMENTS_BYTES - self.documents_bytes;
-        let mut limited = content.take(room as u64 + 1);
-        limited.read_to_end(&mut bytes).context(|| format!("read {path} of the archive"))?;
-        if bytes.len() > room {
-            let message = format!(
-                "the archive's JSON documents exceed {MAX_DOCUMENTS_BYTES} bytes at {path}"
-            );
-            return Err(Error::new(Kind::Invalid, message));
+    /// Checks that all of the image is here and belongs together.
+    fn prepare<'a>(
+        &'a self,
+        image: &ArchiveImage,
+        platform: Option<&Platform>,
+    ) -> Result<Prepared<'a>> {
+        let config_bytes = self.documents.get(&image.config)?;
+        let what = format!("{} of the archive", image.config);
+        let config = ImageConfig::parse(config_bytes, &what)?;
+        let layers = image.layers.iter().map(|path| self.layer(path));
+        let layers: Vec<Digest> = layers.collect::<Result<_>>()?;
+        let diff_ids = config.diff_ids()?;
+        if diff_ids != layers {
+            let message = format!("{}: the archive's layers have other diff IDs", image.config);
+            return Err(Error::new(Kind::Corrupt, message));
         }
-        self.documents_bytes += bytes.len();
-        self.documents.insert(path.to_string(), bytes);
-        Ok(())
-    }
-
-    fn document(&self, path: &str) -> Result<&[u8]> {
-        self.documents.get(path).map(Vec::as_slice).ok_or_else(|| missing(path))
+        let tags = image.repo_tags.iter().flatten();
+        let names: Vec<Reference> = tags.map(|tag| Reference::parse(tag)).collect::<Result<_>>()?;
+        if let (Some(wanted), Some(found)) = (platform, config.platform()) {
+            let name = names.first().map_or_else(|| image.config.clone(), Reference::familiar);
+            let found = Descriptor {
+                media_type: String::new(),
+                digest: String::new(),
+                size: 0,
+                platform: Some(found),
+            };
+            wanted.choose(&[found], &name)?;
+        }
+        Ok(Prepared { config_bytes, diff_ids, delta: balena::find(&config)?, names })
     }
 
     fn layer(&self, path: &str) -> Result<Digest> {
-        let path = self.links.get(path).map_or(path, String::as_str);
-        self.layers.get(path).copied().ok_or_else(|| missing(path))
+        let mut found = path;
+        for _ in 0..MAX_LINKS {
+            match (self.layers.get(found), self.links.get(found)) {
+                (Some(diff_id), _) => return Ok(*diff_id),
+                (None, Some(target)) => found = target,
+                (None, None) => break,
+            }
+        }
+        Err(missing(path))
     }
 }
 
-fn missing(path: &str) -> Error {
-    Error::new(
-        Kind::Invalid,
-        format!("manifest.json of the archive names {path}, which is not in it"),
-    )
-}
-
-/// Older engines save a layer twice used as a link: `../<id>/layer.tar` beside `<id>/`.
+/// Older engines save a layer twice used as a link: `../<id>/layer.tar` beside `<id>/`. A leading slash means the
+/// archive's root.
 fn resolve_link(path: &str, target: &str) -> String {
     let mut parts: Vec<&str> = path.split('/').collect();
     parts.pop();
+    if target.starts_with('/') {
+        parts.clear();
+    }
     for part in target.split('/') {
         match part {
             "" | "." => {}
@@ -254,5 +328,16 @@ mod tests {
     fn resolves_links_between_layers() {
         assert_eq!(resolve_link("a/layer.tar", "../b/layer.tar"), "b/layer.tar");
         assert_eq!(resolve_link("a", "../../b"), "b");
+        assert_eq!(resolve_link("a/layer.tar", "/b/layer.tar"), "b/layer.tar");
+    }
+
+    #[test]
+    fn links_in_a_circle_lead_nowhere() {
+        let mut contents = Contents::default();
+        contents.links = [("a", "b"), ("b", "a")].map(|(l, t)| (l.into(), t.into())).into();
+        contents.layers.insert("d".into(), Digest::of(b""));
+        contents.links.insert("c".into(), "d".into());
+        assert_eq!(contents.layer("c").unwrap(), Digest::of(b""));
+        assert!(contents.layer("a").unwrap_err().to_string().contains("names a, which"));
     }
 }

@@ -16,8 +16,58 @@ const MAX_HEADER_BYTES: u64 = 1 << 20;
 pub struct Member {
     /// The path, without a leading `./`.
     pub path: String,
-    /// Where it points, if it is a link.
+    /// Where it points, if it is a link; a hard link, whose target is a member, with a leading slash.
     pub link: Option<String>,
+}
+
+/// What a member of an archive of images is, by its first bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// JSON of which something may be meant for us.
+    Document,
+    /// A layer: a tar, plain or compressed.
+    Layer,
+    /// Nothing that an image is made of.
+    Other,
+}
+
+/// Reads as much of a member as `content_of` looks at: a tar header, or less if there is no more.
+pub fn head(content: &mut dyn Read) -> std::io::Result<Vec<u8>> {
+    let mut head = Vec::with_capacity(HEADER_BYTES);
+    content.take(HEADER_BYTES as u64).read_to_end(&mut head)?;
+    Ok(head)
+}
+
+const HEADER_BYTES: usize = 512;
+
+/// Tells what a member is from what `head` read of it. A layer's tar may begin with any byte, even a JSON document's: its
+/// check sum decides.
+pub fn content_of(head: &[u8]) -> Content {
+    // In-toto statements (attestations) name their type first; they can be large, and are none of ours.
+    const STATEMENT: &[u8] = b"\"_type\"";
+    let compressed = head.starts_with(&[0x1f, 0x8b]) || head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]);
+    let opening = head.trim_ascii_start();
+    match opening.first() {
+        _ if compressed || is_tar_header(head) => Content::Layer,
+        Some(b'{' | b'[') => {
+            let start = opening.get(..2 * STATEMENT.len()).unwrap_or(opening);
+            let is_statement = start.windows(STATEMENT.len()).any(|window| window == STATEMENT);
+            if is_statement { Content::Other } else { Content::Document }
+        }
+        _ => Content::Other,
+    }
+}
+
+/// Whether it is a member's header, or the zeros of an empty tar.
+fn is_tar_header(head: &[u8]) -> bool {
+    if head.len() != HEADER_BYTES {
+        return false;
+    }
+    let header = tar::Header::from_byte_slice(head);
+    let (before, after) =
+        (head.get(..148).unwrap_or_default(), head.get(156..).unwrap_or_default());
+    let sum = 8 * 32 + before.iter().chain(after).map(|&byte| u32::from(byte)).sum::<u32>();
+    head.iter().all(|&byte| byte == 0) || header.cksum().is_ok_and(|found| found == sum)
 }
 
 /// Gives each file and link of `archive` to `take`, in order; other kinds of members are passed over.
@@ -37,10 +87,11 @@ pub fn read(
         let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let path = path.trim_start_matches("./").to_string();
         let kind = entry.header().entry_type();
+        let target =
+            || entry.link_name_bytes().map(|name| String::from_utf8_lossy(&name).into_owned());
         let link = match kind {
-            tar::EntryType::Symlink | tar::EntryType::Link => {
-                entry.link_name_bytes().map(|name| String::from_utf8_lossy(&name).into_owned())
-            }
+            tar::EntryType::Symlink => target(),
+            tar::EntryType::Link => target().map(|target| format!("/{target}")),
             _ => None,
         };
         headers_left.set(u64::MAX);
@@ -115,6 +166,30 @@ impl<'a> Writer<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tells_layers_from_documents() {
+        let mut brace = tar::Header::new_ustar();
+        brace.set_path("{file").unwrap();
+        brace.set_cksum();
+        let brace = brace.as_bytes();
+        for (head, content) in [
+            (&brace[..], Content::Layer),
+            (&brace[..511], Content::Document),
+            (&[0; 512], Content::Layer),
+            (&[0; 511], Content::Other),
+            (b"\x1f\x8b\x08", Content::Layer),
+            (b"\x28\xb5\x2f\xfd", Content::Layer),
+            (b" \n[{}]", Content::Document),
+            (br#"{"_type":"https://in-toto.io/Statement/v0.1"}"#, Content::Other),
+            (b"{\n  \"_type\": \"x\"}", Content::Other),
+            (br#"{"config":{"_type":1}}"#, Content::Document),
+            (b"1.0", Content::Other),
+            (b"", Content::Other),
+        ] {
+            assert_eq!(content_of(head), content, "{:?}", String::from_utf8_lossy(head));
+        }
+    }
 
     #[test]
     fn gives_members_and_refuses_endless_names() {

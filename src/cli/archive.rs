@@ -1,0 +1,136 @@
+//! Images and containers as archives: `load` and `save`.
+
+use std::io::{IsTerminal, Read, Write};
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use argh::FromArgs;
+use fs_err::{File, OpenOptions};
+
+use super::output;
+use super::progress::{self, Progress};
+use crate::engine::{Engine, Loaded, Report};
+use crate::error::{Context, Error, Kind, Result};
+use crate::oci::platform::Platform;
+
+/// Load images, or deltas, from an archive that `save` wrote, or from an OCI layout in a tar
+#[derive(FromArgs)]
+#[argh(subcommand, name = "load")]
+pub struct Load {
+    /// read from a file instead of standard input
+    #[argh(option, short = 'i', arg_name = "file")]
+    pub input: Option<String>,
+    /// platform to choose where there are several, such as linux/arm/v7
+    #[argh(option, arg_name = "os/arch")]
+    pub platform: Option<String>,
+    /// print only what was loaded
+    #[argh(switch, short = 'q')]
+    pub quiet: bool,
+}
+
+/// Write images to an archive that `load` reads
+#[derive(FromArgs)]
+#[argh(subcommand, name = "save")]
+pub struct Save {
+    /// write to a file instead of standard output
+    #[argh(option, short = 'o', arg_name = "file")]
+    pub output: Option<String>,
+    /// docker-archive or oci-archive: every archive is both
+    #[argh(option, arg_name = "format")]
+    pub format: Option<String>,
+    /// images, by name or ID
+    #[argh(positional, arg_name = "image")]
+    pub images: Vec<String>,
+}
+
+/// `load`.
+pub fn load(engine: &Engine, args: &Load) -> Result<()> {
+    let platform = args.platform.as_deref().map(Platform::parse).transpose()?;
+    let mut input: Box<dyn Read> = match &args.input {
+        Some(path) => Box::new(File::open(path).context(|| "load".into())?),
+        None if std::io::stdin().is_terminal() => {
+            let message = "requested load from stdin, but stdin is empty";
+            return Err(Error::new(Kind::Invalid, message));
+        }
+        None => Box::new(std::io::stdin().lock()),
+    };
+    // Docker shows a load's layers to people only.
+    let quiet = args.quiet || !std::io::stdout().is_terminal();
+    let mut progress = Progress::new(progress::LOAD);
+    let mut show = |event| progress.show(event);
+    let report: Report = if quiet { &mut progress::ignore } else { &mut show };
+    for loaded in engine.load(&mut *input, platform.as_ref(), report)? {
+        let Loaded { image, names, target_was_here } = loaded;
+        if target_was_here {
+            output::line("Target image already exists locally, no need to load it.");
+        }
+        for name in &names {
+            output::line(&format!("Loaded image: {}", name.familiar()));
+        }
+        if names.is_empty() {
+            output::line(&format!("Loaded image ID: {image}"));
+        }
+    }
+    Ok(())
+}
+
+/// `save`.
+pub fn save(engine: &Engine, args: &Save) -> Result<()> {
+    if args.images.is_empty() {
+        return Err(Error::new(Kind::Invalid, "save: at least 1 image is required"));
+    }
+    match args.format.as_deref() {
+        None | Some("docker-archive" | "oci-archive" | "docker" | "oci") => {}
+        Some(other) => {
+            let message = format!("save: unknown format {other:?}: docker-archive or oci-archive");
+            return Err(Error::new(Kind::Invalid, message));
+        }
+    }
+    write_to(args.output.as_deref(), "save", &mut |out| engine.save(&args.images, out))
+}
+
+/// Writes an archive to a file or to standard output, unless that is a terminal; `verb` is for errors.
+fn write_to(
+    output: Option<&str>,
+    verb: &str,
+    write: &mut dyn FnMut(&mut (dyn Write + Send)) -> Result<()>,
+) -> Result<()> {
+    if let Some(path) = output {
+        return write_to_file(Path::new(path), verb, write);
+    }
+    let out = std::io::stdout();
+    if out.is_terminal() {
+        let message =
+            format!("cowardly refusing to {verb} to a terminal. Use the -o flag or redirect");
+        return Err(Error::new(Kind::Invalid, message));
+    }
+    // Not through std's buffer, which looks for line ends in what it is given.
+    let out = out.as_fd().try_clone_to_owned().context(|| "write standard output".into())?;
+    write(&mut std::fs::File::from(out))
+}
+
+/// Writes beside the file and renames at the end, so that an earlier archive stays until the new one is whole. What is no
+/// regular file (a pipe, /dev/null) is written to as it is.
+fn write_to_file(
+    path: &Path,
+    verb: &str,
+    write: &mut dyn FnMut(&mut (dyn Write + Send)) -> Result<()>,
+) -> Result<()> {
+    let what = || verb.to_string();
+    if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+        let mut out = OpenOptions::new().write(true).open(path).context(what)?;
+        return write(&mut out);
+    }
+    let mut staged = path.as_os_str().to_owned();
+    staged.push(".new");
+    let mut file = File::create(&staged).context(what)?;
+    let written = write(&mut file);
+    let published = written
+        .and_then(|()| file.sync_all().context(what))
+        .and_then(|()| fs_err::rename(&staged, path).context(what));
+    if published.is_err() {
+        // Half an archive helps nobody; the first error is the one to tell.
+        let _ = fs_err::remove_file(&staged);
+    }
+    published
+}
