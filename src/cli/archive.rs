@@ -1,4 +1,4 @@
-//! Images and containers as archives: `load` and `save`.
+//! Images and containers as archives: `load`, `save` and `export`.
 
 use std::io::{IsTerminal, Read, Write};
 use std::os::fd::AsFd;
@@ -41,6 +41,23 @@ pub struct Save {
     /// images, by name or ID
     #[argh(positional, arg_name = "image")]
     pub images: Vec<String>,
+}
+
+/// Write the tree of a container, running or not, as a tar
+#[derive(FromArgs)]
+#[argh(subcommand, name = "export")]
+pub struct Export {
+    /// write to a file instead of standard output
+    #[argh(option, short = 'o', arg_name = "file")]
+    pub output: Option<String>,
+    /// container, by name or ID
+    #[argh(positional, arg_name = "container")]
+    pub container: String,
+}
+
+/// `export`.
+pub fn export(engine: &Engine, args: &Export) -> Result<()> {
+    write_to(args.output.as_deref(), "export", &mut |out| engine.export(&args.container, out))
 }
 
 /// `load`.

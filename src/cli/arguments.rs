@@ -2,8 +2,9 @@
 
 use argh::FromArgs;
 
-use super::archive::{Load, Save};
+use super::archive::{Export, Load, Save};
 pub use super::login::{Login, Logout};
+use super::mount::{Mount, Umount};
 
 /// a small container engine that a device fleet can trust
 #[derive(FromArgs)]
@@ -45,6 +46,9 @@ pub enum Command {
     Inspect(Inspect),
     Load(Load),
     Save(Save),
+    Export(Export),
+    Mount(Mount),
+    Umount(Umount),
     Image(Image),
     Login(Login),
     Logout(Logout),

@@ -2,7 +2,7 @@
 
 use super::arguments::*;
 use super::progress::{self, Progress};
-use super::{archive, check, output};
+use super::{archive, check, mount, output};
 use crate::engine::{DeltaSummary, Engine, Removed, RunOptions};
 use crate::error::{Error, Kind, Result};
 use crate::oci::platform::Platform;
@@ -27,6 +27,9 @@ pub fn execute(engine: &Engine, command: Command) -> Result<i32> {
         Command::Tag(args) => engine.tag(&args.source, &Reference::parse(&args.target)?)?,
         Command::Load(args) => archive::load(engine, &args)?,
         Command::Save(args) => archive::save(engine, &args)?,
+        Command::Export(args) => archive::export(engine, &args)?,
+        Command::Mount(args) => mount::mount(engine, &args)?,
+        Command::Umount(args) => mount::unmount(engine, &args)?,
         Command::Image(Image { command: ImageCommand::Delta(args) }) => delta(engine, &args)?,
         // Done without an engine.
         Command::Login(_) | Command::Logout(_) => {}

@@ -23,6 +23,11 @@ Containers:
   run         Run a command in a new container
   ps          List containers
   rm          Remove containers
+  export      Write a container's tree as a tar
+
+Both:
+  mount       Mount an image or a container on a directory of the host
+  umount      Unmount it
 
 System:
   check       Look for damage in the store, and mend it

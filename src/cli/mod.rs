@@ -9,6 +9,7 @@ mod check;
 mod commands;
 mod help;
 mod login;
+mod mount;
 mod output;
 mod progress;
 mod push;

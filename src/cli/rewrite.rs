@@ -9,6 +9,7 @@ const VALUES: &[(&str, &[&str])] = &[
     ("run", RUN_VALUES),
     ("load", &["-i", "--input", "--platform"]),
     ("save", &["-o", "--output", "--format"]),
+    ("export", &["-o", "--output"]),
     ("image delta", &["-t", "--tag"]),
     ("login", &["-u", "--username", "-p", "--password"]),
 ];

@@ -333,8 +333,8 @@ mod tests {
 
     #[test]
     fn links_in_a_circle_lead_nowhere() {
-        let mut contents = Contents::default();
-        contents.links = [("a", "b"), ("b", "a")].map(|(l, t)| (l.into(), t.into())).into();
+        let links = [("a", "b"), ("b", "a")].map(|(l, t)| (l.into(), t.into())).into();
+        let mut contents = Contents { links, ..Contents::default() };
         contents.layers.insert("d".into(), Digest::of(b""));
         contents.links.insert("c".into(), "d".into());
         assert_eq!(contents.layer("c").unwrap(), Digest::of(b""));

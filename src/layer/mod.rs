@@ -2,7 +2,8 @@
 //!
 //! One way: a compressed stream is inflated (`decoder`, `gzip`), its tar members are read (`members`), written as files (`tree`,
 //! `unpack`), and made durable while it still arrives (`window`). Beside the tree lies the header record (`record`):
-//! everything of the tar that is not file content. The other way: `rebuild` gives back the exact tar from the two.
+//! everything of the tar that is not file content. The other way: `rebuild` gives back the exact tar from the two, and
+//! `pack` makes one of a tree that never was a tar.
 //!
 //! A pull that is cut short goes on from a checkpoint (`checkpoint`), with the tree as it was then (`journal`). Nothing here
 //! knows registries, the store or images.
@@ -20,6 +21,7 @@ mod window;
 
 pub mod archive;
 pub mod gzip;
+pub mod pack;
 pub mod rebuild;
 pub mod record;
 pub mod unpack;
@@ -27,6 +29,7 @@ pub mod unpack;
 pub use checkpoint::{Checkpoint, Resumption, Trail, remove_checkpoints, staged_bytes};
 pub use compare::{Compared, compare};
 pub use decoder::{Decoder, DecoderState};
+pub use pack::pack;
 pub use peers::{MAX_PEERS, Peers};
 pub use rebuild::LayerTar;
 pub use unpack::{Unpacked, unpack, unpack_resumable};

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::check::is_leftover;
-use super::{Store, list, publish_rename, remove_tree};
+use super::{MountedTree, Store, list, publish_rename, remove_tree};
 use crate::digest::Digest;
 use crate::error::{Context, Result};
 use crate::sys::host;
@@ -64,10 +64,22 @@ impl Store {
         Ok(())
     }
 
-    /// The layers of all images; `None` if one image cannot be read, for its layers are not known.
+    /// The layers of all images, and those that are mounted; `None` if one image cannot be read, or what is mounted cannot,
+    /// for then they are not known.
     fn used_layers(&self) -> Result<Option<Vec<Digest>>> {
         let _publish = self.publish()?;
         let mut used = Vec::new();
+        match self.mounted() {
+            Ok(mounted) => used.extend(mounted.iter().filter_map(|mounted| match mounted.what {
+                MountedTree::Layer(diff_id) => Some(diff_id),
+                // `rmi` leaves the images of the others alone.
+                MountedTree::Image(_) | MountedTree::Container(_) => None,
+            })),
+            Err(e) => {
+                log::debug!("no layer is removed: {e}");
+                return Ok(None);
+            }
+        }
         for name in list(&self.path("images"))? {
             let Some(id) = Digest::from_hex(&name) else { continue };
             match self.image(&id).and_then(|image| image.config.diff_ids()) {

@@ -9,7 +9,7 @@ use fs_err as fs;
 use miniserde::{Deserialize, Serialize};
 
 use super::record;
-use super::{Lock, Store, list};
+use super::{Lock, MountedTree, Store, list};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::host;
@@ -238,6 +238,11 @@ impl Store {
     pub fn remove_container(&self, container: &Container) -> Result<()> {
         {
             let _publish = self.publish()?;
+            let id = &container.record.id;
+            self.refuse_if_mounted(
+                &format!("unable to remove container {}", container.record.name),
+                &|tree| matches!(tree, MountedTree::Container(mounted) if mounted == id),
+            )?;
             self.take_away(&container.directory)?;
         }
         let lock = self.run_root.join("lock").join(format!("container-{}", container.record.id));

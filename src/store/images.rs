@@ -3,7 +3,7 @@
 use fs_err as fs;
 
 use super::record;
-use super::{Store, list};
+use super::{MountedTree, Store, list};
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::oci::config::ImageConfig;
@@ -148,6 +148,15 @@ impl Store {
         let _publish = self.publish()?;
         if and_image {
             self.refuse_if_wanted(id, references)?;
+            let layers = self.image(id)?.config.diff_ids()?;
+            self.refuse_if_mounted(
+                &format!("unable to remove image {} (cannot be forced)", id.short()),
+                &|tree| match tree {
+                    MountedTree::Image(mounted) => mounted == id,
+                    MountedTree::Layer(diff_id) => layers == [*diff_id],
+                    MountedTree::Container(_) => false,
+                },
+            )?;
         }
         for reference in references {
             self.remove_reference(reference, id)?;

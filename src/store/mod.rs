@@ -26,6 +26,7 @@ mod collect;
 mod containers;
 mod images;
 mod layers;
+mod mounted;
 mod quarantine;
 mod record;
 mod references;
@@ -40,6 +41,7 @@ pub use check::{Checked, Finding, Remedy};
 pub use containers::{Container, ContainerRecord, ContainerState, NewContainer, Status};
 pub use images::Image;
 pub use layers::{LayerRecord, Stage};
+pub use mounted::{Mounted, MountedTree};
 pub use references::ReferenceRecord;
 
 use crate::error::{Context, Error, Kind, Result};

@@ -7,6 +7,7 @@ pub mod beneath;
 pub mod capability;
 pub mod channel;
 pub mod descriptor;
+pub mod entry;
 pub mod examine;
 pub mod file;
 pub mod host;

@@ -14,7 +14,18 @@ use super::process::last_error;
 
 /// Mounts a new file system of type `kind`; `data` are its own options.
 pub fn mount(kind: &CStr, target: &CStr, flags: MountFlags, data: &CStr) -> Result<(), Errno> {
-    mount::mount(kind, target, kind, flags, Some(data))
+    mount_named(kind, kind, target, flags, data)
+}
+
+/// The same under a name, which only people and /proc/self/mountinfo see.
+pub fn mount_named(
+    name: &CStr,
+    kind: &CStr,
+    target: &CStr,
+    flags: MountFlags,
+    data: &CStr,
+) -> Result<(), Errno> {
+    mount::mount(name, target, kind, flags, Some(data))
 }
 
 /// Shows what `source` names at `target` too, with the mounts below it.
@@ -139,6 +150,11 @@ pub fn pivot_to_working_directory() -> Result<(), Errno> {
 pub fn move_working_directory_to_root() -> Result<(), Errno> {
     mount::mount_move(c".", c"/")?;
     rustix::process::chroot(c".")
+}
+
+/// Takes away the mount at `target`, unless it is in use (EBUSY) or none (EINVAL).
+pub fn unmount(target: &CStr) -> Result<(), Errno> {
+    mount::unmount(target, UnmountFlags::NOFOLLOW)
 }
 
 /// Takes a mount and all below it out of the namespace, though in use.

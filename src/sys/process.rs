@@ -39,6 +39,13 @@ pub fn unshare(namespace: Namespace) -> Result<(), Errno> {
     unsafe { thread::unshare_unsafe(flag) }
 }
 
+/// Gives the calling thread a working directory of its own: from now on it may change it without the other threads. Works
+/// under qemu-user.
+pub fn unshare_working_directory() -> Result<(), Errno> {
+    // SAFETY: as in `unshare`.
+    unsafe { thread::unshare_unsafe(UnshareFlags::FS) }
+}
+
 /// Lets the calling thread's next children be born in its own pid namespace again, after `unshare(Pid)`.
 /// Needs Linux 5.8 (setns on a pidfd); on older kernels the caller can start no further process.
 pub fn rejoin_pid_namespace() -> Result<(), Errno> {
