@@ -1,4 +1,4 @@
-//! Images and containers as archives: `load`, `save` and `export`.
+//! Images and containers as archives: `load`, `save`, `export` and `import`.
 
 use std::io::{IsTerminal, Read, Write};
 use std::os::fd::AsFd;
@@ -9,9 +9,10 @@ use fs_err::{File, OpenOptions};
 
 use super::output;
 use super::progress::{self, Progress};
-use crate::engine::{Engine, Loaded, Report};
+use crate::engine::{Engine, ImportOptions, Loaded, Report};
 use crate::error::{Context, Error, Kind, Result};
 use crate::oci::platform::Platform;
+use crate::reference::Reference;
 
 /// Load images, or deltas, from an archive that `save` wrote, or from an OCI layout in a tar
 #[derive(FromArgs)]
@@ -53,6 +54,51 @@ pub struct Export {
     /// container, by name or ID
     #[argh(positional, arg_name = "container")]
     pub container: String,
+}
+
+/// Make an image of a tar of its tree
+#[derive(FromArgs)]
+#[argh(subcommand, name = "import")]
+pub struct Import {
+    /// instruction of a Dockerfile to apply to the image: CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD,
+    /// STOPSIGNAL, USER, VOLUME or WORKDIR; may be repeated
+    #[argh(option, short = 'c', arg_name = "instruction")]
+    pub change: Vec<String>,
+    /// comment for the image's history
+    #[argh(option, short = 'm', arg_name = "text")]
+    pub message: Option<String>,
+    /// platform that the image is for (default: this machine's)
+    #[argh(option, arg_name = "os/arch")]
+    pub platform: Option<String>,
+    /// tar, plain or compressed, or - for standard input
+    #[argh(positional, arg_name = "file")]
+    pub source: String,
+    /// name for the image: repository[:tag]
+    #[argh(positional, arg_name = "name")]
+    pub name: Option<String>,
+}
+
+/// `import`.
+pub fn import(engine: &Engine, args: Import) -> Result<()> {
+    let source = args.source;
+    if source.starts_with("http://") || source.starts_with("https://") {
+        let message = format!(
+            "import {source}: addresses are not fetched: download it, or pipe it to `import -`"
+        );
+        return Err(Error::new(Kind::Unsupported, message));
+    }
+    let options = ImportOptions {
+        name: args.name.as_deref().map(Reference::parse).transpose()?,
+        changes: args.change,
+        message: args.message.unwrap_or_else(|| format!("Imported from {source}")),
+        platform: args.platform.as_deref().map(Platform::parse).transpose()?,
+    };
+    let mut input: Box<dyn Read> = match source.as_str() {
+        "-" => Box::new(std::io::stdin().lock()),
+        path => Box::new(File::open(path).context(|| "import".into())?),
+    };
+    output::line(&engine.import(&mut *input, &options)?.to_string());
+    Ok(())
 }
 
 /// `export`.

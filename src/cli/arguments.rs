@@ -2,7 +2,7 @@
 
 use argh::FromArgs;
 
-use super::archive::{Export, Load, Save};
+use super::archive::{Export, Import, Load, Save};
 pub use super::login::{Login, Logout};
 use super::mount::{Mount, Umount};
 
@@ -47,6 +47,7 @@ pub enum Command {
     Load(Load),
     Save(Save),
     Export(Export),
+    Import(Import),
     Mount(Mount),
     Umount(Umount),
     Image(Image),

@@ -28,6 +28,7 @@ pub fn execute(engine: &Engine, command: Command) -> Result<i32> {
         Command::Load(args) => archive::load(engine, &args)?,
         Command::Save(args) => archive::save(engine, &args)?,
         Command::Export(args) => archive::export(engine, &args)?,
+        Command::Import(args) => archive::import(engine, args)?,
         Command::Mount(args) => mount::mount(engine, &args)?,
         Command::Umount(args) => mount::unmount(engine, &args)?,
         Command::Image(Image { command: ImageCommand::Delta(args) }) => delta(engine, &args)?,

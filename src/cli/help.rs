@@ -15,6 +15,7 @@ Images:
   rmi         Remove images
   save        Write images to an archive
   load        Load images, or deltas, from an archive
+  import      Make an image of a tar of its tree
   login       Log in to a registry
   logout      Log out from a registry
   image delta Make a delta image that turns one image into another

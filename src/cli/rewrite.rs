@@ -10,6 +10,7 @@ const VALUES: &[(&str, &[&str])] = &[
     ("load", &["-i", "--input", "--platform"]),
     ("save", &["-o", "--output", "--format"]),
     ("export", &["-o", "--output"]),
+    ("import", &["-c", "--change", "-m", "--message", "--platform"]),
     ("image delta", &["-t", "--tag"]),
     ("login", &["-u", "--username", "-p", "--password"]),
 ];
@@ -88,20 +89,20 @@ fn ungroup<'a>(
     Some(command.to_string())
 }
 
-/// Copies options in argh's spelling. Stops at the first word that is none if `to_first_word`, and gives it.
+/// Copies options in argh's spelling, and the other words behind them: `-` is one, but argh takes it for an option. Stops at
+/// the first word that is none if `to_first_word`, and gives it.
 fn split_options<'a>(
     words: &mut impl Iterator<Item = &'a str>,
     with_value: &[&str],
     to_first_word: bool,
     out: &mut Vec<String>,
 ) -> Option<&'a str> {
+    let mut others: Vec<&str> = Vec::new();
     while let Some(word) = words.next() {
         if word == "--" && to_first_word {
             return words.next();
         } else if word == "--" {
-            out.push(word.into());
-            out.extend(words.map(str::to_string));
-            return None;
+            others.extend(words.by_ref());
         } else if word.starts_with("--") {
             long_option(word, with_value, words, out);
         } else if word.len() > 1 && word.starts_with('-') {
@@ -109,9 +110,13 @@ fn split_options<'a>(
         } else if to_first_word {
             return Some(word);
         } else {
-            out.push(word.into());
+            others.push(word);
         }
     }
+    if others.iter().any(|word| word.starts_with('-')) {
+        out.push("--".into());
+    }
+    out.extend(others.into_iter().map(str::to_string));
     None
 }
 
@@ -175,7 +180,9 @@ mod tests {
             ("image delta -t n a b", "image delta -t n a b"),
             ("container run x", "run -- x"),
             ("container ls -aq", "ps -a -q"),
-            ("rmi x -f", "rmi x -f"),
+            ("rmi x -f", "rmi -f x"),
+            ("rmi -f -- -x", "rmi -f -- -x"),
+            ("import - name -m=x -c CMD", "import -m x -c CMD -- - name"),
             ("load -ifile", "load -i file"),
             (
                 "--config-file=f login -ume --password=x r:5",

@@ -2,6 +2,7 @@
 //! platforms. Types and pure functions; nothing here does I/O or knows a registry, a store or a container.
 
 pub mod archive;
+pub mod change;
 pub mod config;
 pub mod manifest;
 pub mod platform;
