@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::gzip::{GzipReader, GzipState};
 use super::input::Input;
+use super::zstd::{self, ZstdReader, ZstdState};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Context, Error, Kind, Result};
 
@@ -13,7 +14,7 @@ use crate::error::{Context, Error, Kind, Result};
 const MAGICS: [(&[u8], &str); 4] =
     [(b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"BZh", "bzip2"), (b"\xfd7zXZ", "xz")];
 
-/// The uncompressed bytes of a stream that is gzip, or not compressed at all.
+/// The uncompressed bytes of a stream that is gzip, zstd, or not compressed at all.
 ///
 /// With a digest to expect, the end is an error unless the compressed bytes have it: whoever reads to the end has read
 /// what was asked for.
@@ -27,6 +28,7 @@ pub struct Decoder<'a> {
 enum Form<'a> {
     Plain(Input<'a>),
     Gzip(GzipReader<'a>),
+    Zstd(Box<ZstdReader<'a>>),
 }
 
 /// Where a stream can be taken up again.
@@ -42,6 +44,7 @@ pub struct DecoderState {
 enum FormState {
     Plain,
     Gzip(GzipState),
+    Zstd(ZstdState),
 }
 
 impl DecoderState {
@@ -60,6 +63,7 @@ impl DecoderState {
         match &self.form {
             FormState::Plain => 0,
             FormState::Gzip(state) => state.history_bytes().min(self.tar_offset),
+            FormState::Zstd(state) => state.history_bytes().min(self.tar_offset),
         }
     }
 }
@@ -71,7 +75,12 @@ impl<'a> Decoder<'a> {
         let mut head = Vec::new();
         let read = reader.by_ref().take(8).read_to_end(&mut head);
         read.context(|| "read compressed stream".into())?;
-        let found = MAGICS.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, name)| *name);
+        let found = match zstd::begins_with_skippable(&head) {
+            true => Some("zstd"),
+            false => {
+                MAGICS.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, name)| *name)
+            }
+        };
         let whole = Box::new(io::Cursor::new(head).chain(reader));
         let input = match expected {
             Some(_) => Input::hashed(whole, 0, Hasher::new()),
@@ -80,6 +89,7 @@ impl<'a> Decoder<'a> {
         let form = match found {
             None => Form::Plain(input),
             Some("gzip") => Form::Gzip(GzipReader::new(input)),
+            Some("zstd") => Form::Zstd(Box::new(ZstdReader::new(input))),
             Some(name) => {
                 let message =
                     format!("read compressed stream: {name} compression is not supported");
@@ -103,6 +113,9 @@ impl<'a> Decoder<'a> {
         let form = match &state.form {
             FormState::Plain => Form::Plain(input),
             FormState::Gzip(gzip) => Form::Gzip(GzipReader::resume(input, gzip, history)),
+            FormState::Zstd(zstd) => {
+                Form::Zstd(Box::new(ZstdReader::resume(input, zstd, history)?))
+            }
         };
         Ok(Decoder { form, expected: Some(expected), offset: state.tar_offset })
     }
@@ -112,6 +125,7 @@ impl<'a> Decoder<'a> {
         let form = match &mut self.form {
             Form::Plain(_) => FormState::Plain,
             Form::Gzip(reader) => FormState::Gzip(reader.state()?),
+            Form::Zstd(reader) => FormState::Zstd(reader.state()?),
         };
         let tar_offset = self.offset;
         let input = self.input();
@@ -133,6 +147,7 @@ impl<'a> Decoder<'a> {
         match &mut self.form {
             Form::Plain(input) => input,
             Form::Gzip(reader) => reader.input(),
+            Form::Zstd(reader) => reader.input(),
         }
     }
 
@@ -152,6 +167,7 @@ impl Read for Decoder<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = match &mut self.form {
             Form::Gzip(reader) => reader.read(buffer)?,
+            Form::Zstd(reader) => reader.read(buffer)?,
             Form::Plain(input) => {
                 input.fill()?;
                 let count = input.unread().len().min(buffer.len());
@@ -185,15 +201,21 @@ mod tests {
     #[test]
     fn tells_compressions_apart() {
         let packed = gzipped(b"content");
-        for (bytes, expected) in [(&packed[..], &b"content"[..]), (b"plain", b"plain"), (b"", b"")]
-        {
+        // One raw block, behind a frame to be skipped or not.
+        let zstd = b"\x28\xb5\x2f\xfd\x20\x07\x39\0\0content";
+        let chunked = [b"\x5f\x2a\x4d\x18\x01\0\0\0x", &zstd[..]].concat();
+        for (bytes, expected) in [
+            (&packed[..], &b"content"[..]),
+            (zstd, b"content"),
+            (&chunked, b"content"),
+            (b"plain", b"plain"),
+            (b"", b""),
+        ] {
             let mut out = Vec::new();
             Decoder::open(Box::new(bytes), None).unwrap().read_to_end(&mut out).unwrap();
             assert_eq!(out, expected);
         }
-        for (bytes, why) in
-            [(&b"\x28\xb5\x2f\xfd.."[..], "zstd"), (b"BZh9", "bzip2"), (b"\xfd7zXZ\0", "xz")]
-        {
+        for (bytes, why) in [(&b"BZh9"[..], "bzip2"), (b"\xfd7zXZ\0", "xz")] {
             let error = Decoder::open(Box::new(bytes), None).err().unwrap();
             assert!(
                 error.to_string().contains(why) && error.kind() == Kind::Unsupported,
