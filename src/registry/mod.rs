@@ -26,6 +26,7 @@ mod policy;
 mod proxy;
 mod resolve;
 mod retry;
+mod session;
 mod tls;
 mod transport;
 mod trust;
