@@ -3,5 +3,7 @@
 fn main() {
     let argv =
         std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
-    std::process::exit(vaquita::cli::main(argv));
+    let code = vaquita::cli::main(argv);
+    vaquita::sys::fault::report();
+    std::process::exit(code);
 }

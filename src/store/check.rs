@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use miniserde::Deserialize;
 
+use super::images::LEAVING;
 use super::quarantine::{DAMAGED, disk_bytes};
 use super::record;
 use super::{ContainerRecord, ContainerState, ReferenceRecord, Store, list};
@@ -200,16 +201,23 @@ impl Check<'_> {
         }
         match found.reference().and_then(|_| Digest::parse(&found.image)) {
             Err(e) => self.fault(object, &e, path, Remedy::SetAside),
-            Ok(id) if !self.store.path("images").join(id.hex()).exists() => {
+            Ok(id) if self.store.path("images").join(id.hex()).exists() => {}
+            Ok(id) if self.store.is_leaving(&id) => {
+                self.tell(object, "its image was removed", path, Remedy::Collect);
+            }
+            Ok(id) => {
                 let cause = format!("its image {id} is missing");
                 self.tell(object, cause, path, Remedy::FetchImage(id));
             }
-            Ok(_) => {}
         }
     }
 
     fn image(&mut self, name: &str) {
         let path = self.store.path("images").join(name);
+        if name.starts_with(LEAVING) {
+            let object = format!("image {name}");
+            return self.tell(object, "it was being removed", path, Remedy::Collect);
+        }
         let Some(id) = Digest::from_hex(name) else { return self.stray("image", path) };
         let object = format!("image {id}");
         self.result.images += 1;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::check::is_leftover;
-use super::{MountedTree, Store, list, publish_rename, remove_tree};
+use super::{MountedTree, Store, list, publish_rename, remove_tree, unlink};
 use crate::digest::Digest;
 use crate::error::{Context, Result};
 use crate::sys::host;
@@ -32,6 +32,7 @@ impl Store {
     pub fn collect(&self, candidates: &[Digest]) -> Result<()> {
         let Some(_alone) = self.lock("work", Mode::TryExclusive)? else { return Ok(()) };
         self.collect_stages()?;
+        self.finish_removals()?;
         self.remove_leftovers()?;
         let Some(used) = self.used_layers()? else { return Ok(()) };
         for name in list(&self.path("layers"))? {
@@ -57,8 +58,7 @@ impl Store {
         }
         for (directory, _held) in directories {
             for name in list(&directory)?.iter().filter(|name| is_leftover(name)) {
-                fs_err::remove_file(directory.join(name))
-                    .context(|| "remove what a crash left".into())?;
+                unlink(&directory.join(name)).context(|| "remove what a crash left".into())?;
             }
         }
         Ok(())

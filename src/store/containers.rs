@@ -9,7 +9,7 @@ use fs_err as fs;
 use miniserde::{Deserialize, Serialize};
 
 use super::record;
-use super::{Lock, MountedTree, Store, list};
+use super::{Lock, MountedTree, Store, list, make_directory};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::host;
@@ -119,7 +119,7 @@ impl Store {
         let stage = self.stage()?;
         for name in ["diff", "work", "rootfs", "etc"] {
             let path = stage.path().join(name);
-            fs::create_dir(&path).context(|| "create a container".into())?;
+            make_directory(&path).context(|| "create a container".into())?;
         }
         let state = ContainerState { version: record::VERSION, ..Default::default() };
         record::write(stage.path(), "container.json", &new)?;

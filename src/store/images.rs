@@ -1,9 +1,11 @@
 //! Images: a configuration, byte for byte, whose digest is the image's ID, over layers that are all here.
 
+use std::path::PathBuf;
+
 use fs_err as fs;
 
 use super::record;
-use super::{MountedTree, Store, list};
+use super::{MountedTree, Store, list, publish_rename};
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::oci::config::ImageConfig;
@@ -11,6 +13,9 @@ use crate::reference::Reference;
 
 /// The fewest hex digits that name an image or a container.
 const MIN_PREFIX: usize = 1;
+
+/// What the name of an image that is being removed begins with.
+pub(super) const LEAVING: &str = ".removing-";
 
 /// An image of the store.
 #[derive(Clone, Debug)]
@@ -138,7 +143,8 @@ impl Store {
         Ok(sum)
     }
 
-    /// Removes references, and the image if `and_image`, under one publish lock. Its layers are the collector's.
+    /// Removes references, and if `and_image` the image with them, in one step. Its layers are the collector's. `references`
+    /// are then all that it has.
     pub fn remove_image(
         &self,
         id: &Digest,
@@ -158,11 +164,44 @@ impl Store {
                 },
             )?;
         }
-        for reference in references {
-            self.remove_reference(reference, id)?;
+        if !and_image {
+            return references.iter().try_for_each(|name| self.remove_reference(name, id));
         }
-        if and_image {
-            self.take_away(&self.path("images").join(id.hex()))?;
+        let (place, leaving) = (self.path("images").join(id.hex()), self.leaving(id));
+        self.take_away(&leaving)?;
+        publish_rename(&place, &leaving)?;
+        self.finish_removal(id)
+    }
+
+    /// Where an image is whose removal has begun: that one rename decides it. Its names lead nowhere from then on, whether
+    /// or not they are there still.
+    fn leaving(&self, id: &Digest) -> PathBuf {
+        self.path("images").join(format!("{LEAVING}{}", id.hex()))
+    }
+
+    /// Whether the image was being removed when the power went.
+    pub(super) fn is_leaving(&self, id: &Digest) -> bool {
+        self.leaving(id).exists()
+    }
+
+    /// Removes the names of an image that was removed, unless it has come again, and what is left of it. The caller holds
+    /// the publish lock.
+    fn finish_removal(&self, id: &Digest) -> Result<()> {
+        if !self.path("images").join(id.hex()).exists() {
+            for reference in self.references_of(id)? {
+                self.remove_reference(&reference, id)?;
+            }
+        }
+        self.take_away(&self.leaving(id))
+    }
+
+    /// Finishes every removal that a crash cut short.
+    pub(super) fn finish_removals(&self) -> Result<()> {
+        let _publish = self.publish()?;
+        for name in list(&self.path("images"))? {
+            if let Some(id) = name.strip_prefix(LEAVING).and_then(Digest::from_hex) {
+                self.finish_removal(&id)?;
+            }
         }
         Ok(())
     }

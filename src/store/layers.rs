@@ -12,7 +12,7 @@ use crate::digest::Digest;
 use crate::error::{Context, Error, Kind, Result};
 use crate::layer;
 use crate::sys::lock::Mode::Exclusive;
-use crate::sys::{file, host};
+use crate::sys::{fault, file, host};
 
 /// The file that a finished layer has.
 const LAYER_RECORD: &str = "layer.json";
@@ -90,7 +90,8 @@ impl Store {
         let random = host::random().context(|| "make a name for a stage".into())?;
         let name = Digest::of(&random).short();
         let path = self.path("stages").join(name);
-        fs_err::create_dir(&path).context(|| "begin a stage".into())?;
+        let made = fault::before("mkdir of a stage").and_then(|()| fs_err::create_dir(&path));
+        made.context(|| "begin a stage".into())?;
         let directory = open_directory(&path)?;
         Ok(Stage { path, directory, stays: false, _lock: None })
     }
@@ -105,7 +106,8 @@ impl Store {
             return Ok(None);
         }
         let path = self.path("stages").join(format!("{LAYER_STAGE}{hex}"));
-        match fs_err::create_dir(&path) {
+        let made = fault::before("mkdir of a stage").and_then(|()| fs_err::create_dir(&path));
+        match made {
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
             result => result.context(|| "begin a stage".into())?,
         }

@@ -46,7 +46,7 @@ pub use references::ReferenceRecord;
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::lock::{self, Mode};
-use crate::sys::{file, remove};
+use crate::sys::{fault, file, remove};
 
 /// The layout that this engine reads and writes.
 const VERSION: &str = "vaquita-store 1\n";
@@ -105,7 +105,7 @@ impl Store {
         let _publish = self.publish()?;
         for name in DIRECTORIES {
             let path = self.path(name);
-            fs_err::create_dir_all(&path).context(|| "create the store".into())?;
+            make_directory(&path).context(|| "create the store".into())?;
         }
         if !self.path("version").exists() {
             restrict(&self.data_root, 0o710)?;
@@ -179,9 +179,32 @@ fn remove_tree(path: &Path) -> Result<()> {
         .context(|| format!("remove {}", path.display()))
 }
 
+/// Makes a directory, and those above it, where they are missing.
+fn make_directory(path: &Path) -> std::io::Result<()> {
+    fault::before("mkdir")?;
+    fs_err::create_dir_all(path)?;
+    fault::after("mkdir");
+    Ok(())
+}
+
+fn rename(from: &Path, to: &Path) -> std::io::Result<()> {
+    fault::before("rename")?;
+    fs_err::rename(from, to)?;
+    fault::after("rename");
+    Ok(())
+}
+
+/// Removes a file that is not a directory.
+fn unlink(path: &Path) -> std::io::Result<()> {
+    fault::before("unlink of a record")?;
+    fs_err::remove_file(path)?;
+    fault::after("unlink of a record");
+    Ok(())
+}
+
 /// Renames `from` to `to` and syncs both directories that name them: on success the move survives a power cut.
 fn publish_rename(from: &Path, to: &Path) -> Result<()> {
-    fs_err::rename(from, to).context(|| "publish".into())?;
+    rename(from, to).context(|| "publish".into())?;
     for directory in [to.parent(), from.parent()].into_iter().flatten() {
         sync_directory(directory)?;
     }

@@ -3,7 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{LayerRecord, Stage, Store, list, publish_rename, record, sync_directory};
+use super::{
+    LayerRecord, Stage, Store, list, make_directory, publish_rename, record, rename, sync_directory,
+};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::host;
@@ -19,7 +21,7 @@ impl Store {
         let name = path.file_name().and_then(|name| name.to_str());
         let Some(name) = name.filter(|_| path.symlink_metadata().is_ok()) else { return Ok(()) };
         let directory = self.path("quarantine");
-        fs_err::create_dir_all(&directory).context(|| "set aside what is damaged".into())?;
+        make_directory(&directory).context(|| "set aside what is damaged".into())?;
         let random = host::random().context(|| "make a name".into())?;
         let place = directory.join(format!("{name}-{}", Digest::of(&random).short()));
         log::warn!("{} is damaged and now {}", path.display(), place.display());
@@ -70,7 +72,7 @@ impl Store {
     pub fn mark_damaged(&self, diff_id: &Digest) -> Result<()> {
         let layer = self.layer_path(diff_id);
         let _publish = self.publish()?;
-        match fs_err::rename(layer.join("layer.json"), layer.join(DAMAGED)) {
+        match rename(&layer.join("layer.json"), &layer.join(DAMAGED)) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
             Err(e) => Err(Error::io(format!("mark layer {diff_id}"), e)),
             Ok(()) => sync_directory(&layer),

@@ -3,7 +3,7 @@
 use miniserde::{Deserialize, Serialize};
 
 use super::record;
-use super::{Store, list, sync_directory};
+use super::{Store, list, sync_directory, unlink};
 use crate::digest::Digest;
 use crate::error::{Context, Result};
 use crate::reference::Reference;
@@ -85,7 +85,7 @@ impl Store {
         }
         let directory = self.path("references");
         let path = directory.join(file_name(reference));
-        fs_err::remove_file(&path).context(|| format!("remove reference {reference}"))?;
+        unlink(&path).context(|| format!("remove reference {reference}"))?;
         sync_directory(&directory)
     }
 }

@@ -9,6 +9,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 
+use super::fault;
+
 /// Opens a directory by path, for use as the `dir` of the other functions.
 pub fn open_directory(path: &std::path::Path) -> io::Result<OwnedFd> {
     Ok(fs::open(path, DIRECTORY, Mode::empty())?)
@@ -47,6 +49,7 @@ pub fn reopen_file_at(dir: BorrowedFd, name: &[u8]) -> io::Result<File> {
 
 /// Removes the name of a file; that it is not there is no error.
 pub fn remove_file_at(dir: BorrowedFd, name: &[u8]) -> io::Result<()> {
+    fault::before("unlink of a stage's file")?;
     match fs::unlinkat(dir, name, AtFlags::empty()) {
         Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
         Err(error) => Err(error.into()),
@@ -84,7 +87,10 @@ pub fn create_directory_at(dir: BorrowedFd, name: &[u8]) -> io::Result<OwnedFd> 
 
 /// After a success the entries of `dir` (names made, renamed, removed) survive a power cut; the files need their own sync.
 pub fn sync_directory(dir: BorrowedFd) -> io::Result<()> {
-    Ok(fs::fsync(dir)?)
+    fault::before("fsync of a directory")?;
+    fs::fsync(dir)?;
+    fault::after("fsync of a directory");
+    Ok(())
 }
 
 /// Puts a file with content `bytes` and permissions 0600 in place of `name` in `dir`, in one step.
@@ -95,7 +101,7 @@ pub fn sync_directory(dir: BorrowedFd) -> io::Result<()> {
 pub fn replace(dir: BorrowedFd, name: &str, bytes: &[u8]) -> io::Result<()> {
     let staged = format!(".{name}.new");
     let result = write_synced(dir, &staged, bytes)
-        .and_then(|()| Ok(fs::renameat(dir, &*staged, dir, name)?))
+        .and_then(|()| rename_record(dir, &staged, name))
         .and_then(|()| sync_directory(dir));
     if result.is_err() {
         // The first error is the one to report, and the name is overwritten next time anyway.
@@ -104,12 +110,23 @@ pub fn replace(dir: BorrowedFd, name: &str, bytes: &[u8]) -> io::Result<()> {
     result
 }
 
+fn rename_record(dir: BorrowedFd, from: &str, to: &str) -> io::Result<()> {
+    fault::before("rename of a record")?;
+    fs::renameat(dir, from, dir, to)?;
+    fault::after("rename of a record");
+    Ok(())
+}
+
 fn write_synced(dir: BorrowedFd, name: &str, bytes: &[u8]) -> io::Result<()> {
     let flags =
         OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = File::from(fs::openat(dir, name, flags, Mode::from_raw_mode(0o600))?);
+    fault::before("write of a record")?;
     file.write_all(bytes)?;
-    Ok(fs::fsync(file.as_fd())?)
+    fault::before("fsync of a record")?;
+    fs::fsync(file.as_fd())?;
+    fault::after("fsync of a record");
+    Ok(())
 }
 
 #[cfg(test)]

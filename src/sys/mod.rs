@@ -9,6 +9,7 @@ pub mod channel;
 pub mod descriptor;
 pub mod entry;
 pub mod examine;
+pub mod fault;
 pub mod file;
 pub mod host;
 pub mod interface;

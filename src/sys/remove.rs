@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, FileType, Mode, RawDir};
 use rustix::io::Errno;
 
+use super::fault;
 use super::file::open_directory_at;
 
 /// Directories open at a time. What lies deeper is first moved up into the directory that is being removed.
@@ -19,7 +20,7 @@ const BUFFER_BYTES: usize = 4096;
 /// No symlink is followed and no mount crossed. It goes on after an error, so that as much as possible is freed, and returns
 /// the first. Memory and descriptors are bounded however deep or wide the tree is.
 pub fn remove_tree(dir: BorrowedFd, name: &[u8]) -> io::Result<()> {
-    match fs::unlinkat(dir, name, AtFlags::empty()) {
+    match unlink(dir, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         Err(Errno::ISDIR | Errno::PERM) => {}
         Err(error) => return Err(error.into()),
@@ -38,13 +39,22 @@ pub fn remove_tree(dir: BorrowedFd, name: &[u8]) -> io::Result<()> {
         }
     }
     match removal.first_error {
-        None => match fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
+        None => match unlink(dir, name, AtFlags::REMOVEDIR) {
             // Two that remove the same tree both succeed.
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),
         },
         Some(error) => Err(error.into()),
     }
+}
+
+/// unlinkat(2).
+fn unlink(dir: impl AsFd, name: impl rustix::path::Arg, flags: AtFlags) -> Result<(), Errno> {
+    let planned = fault::before("unlink").map_err(|error| Errno::from_io_error(&error));
+    planned.map_err(|errno| errno.unwrap_or(Errno::IO))?;
+    fs::unlinkat(dir, name, flags)?;
+    fault::after("unlink");
+    Ok(())
 }
 
 struct Removal<'a> {
@@ -71,7 +81,7 @@ impl Removal<'_> {
                     (_, FileType::Directory | FileType::Unknown) => {
                         self.remove_entry(dir, name, depth)
                     }
-                    _ => fs::unlinkat(dir, name, AtFlags::empty()),
+                    _ => unlink(dir, name, AtFlags::empty()),
                 }
             });
             match result {
@@ -88,8 +98,8 @@ impl Removal<'_> {
     }
 
     fn remove_entry(&mut self, dir: &OwnedFd, name: &[u8], depth: u32) -> Result<(), Errno> {
-        match fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
-            Err(Errno::NOTDIR) => return fs::unlinkat(dir, name, AtFlags::empty()),
+        match unlink(dir, name, AtFlags::REMOVEDIR) {
+            Err(Errno::NOTDIR) => return unlink(dir, name, AtFlags::empty()),
             Err(Errno::NOTEMPTY | Errno::EXIST) => {}
             result => return result,
         }
@@ -103,7 +113,7 @@ impl Removal<'_> {
             Mode::empty(),
         )?;
         self.empty(&child, depth + 1);
-        match fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
+        match unlink(dir, name, AtFlags::REMOVEDIR) {
             // Why it could not be emptied has been kept.
             Err(Errno::NOTEMPTY) if self.first_error.is_some() => Ok(()),
             result => result,

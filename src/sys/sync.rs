@@ -7,6 +7,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::fs::Advice;
 
+use super::fault;
+
 /// Starts writing the dirty pages of a range to the disk and does not wait (sync_file_range(2)); `len` 0 means to the end.
 ///
 /// This promises nothing about durability: it makes a later fsync short. Where the kernel lacks it, nothing happens.
@@ -47,12 +49,17 @@ pub fn drop_cache(file: BorrowedFd, offset: u64, len: u64) {
 
 /// After a success the file's content and length survive a power cut.
 pub fn sync_data(file: &File) -> io::Result<()> {
-    Ok(rustix::fs::fdatasync(file)?)
+    fault::before("fdatasync")?;
+    rustix::fs::fdatasync(file)?;
+    fault::after("fdatasync");
+    Ok(())
 }
 
 /// After a success the file's (or directory's) content and attributes survive a power cut, and its pages are dropped.
 pub fn sync_and_drop(file: impl AsFd) -> io::Result<()> {
+    fault::before("fsync of a layer's file")?;
     rustix::fs::fsync(file.as_fd())?;
+    fault::after("fsync of a layer's file");
     drop_cache(file.as_fd(), 0, 0);
     Ok(())
 }
