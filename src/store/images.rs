@@ -168,6 +168,10 @@ impl Store {
             return references.iter().try_for_each(|name| self.remove_reference(name, id));
         }
         let (place, leaving) = (self.path("images").join(id.hex()), self.leaving(id));
+        if !place.exists() {
+            // Another process was faster.
+            return Err(no_such_image(&id.to_string()));
+        }
         self.take_away(&leaving)?;
         publish_rename(&place, &leaving)?;
         self.finish_removal(id)

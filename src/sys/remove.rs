@@ -74,24 +74,26 @@ impl Removal<'_> {
         let mut buffer = vec![MaybeUninit::uninit(); BUFFER_BYTES];
         let mut entries = RawDir::new(dir, &mut buffer);
         while let Some(entry) = entries.next() {
-            let result = entry.and_then(|entry| {
-                let name = entry.file_name().to_bytes();
-                match (name, entry.file_type()) {
-                    (b"." | b"..", _) => Ok(()),
-                    (_, FileType::Directory | FileType::Unknown) => {
-                        self.remove_entry(dir, name, depth)
-                    }
-                    _ => unlink(dir, name, AtFlags::empty()),
+            let entry = match entry {
+                Ok(entry) => entry,
+                // Another process has removed the directory that is read. This, and any other error of the directory
+                // itself, would come for ever.
+                Err(Errno::NOENT) => return,
+                Err(error) => {
+                    self.first_error.get_or_insert(error);
+                    return;
                 }
-            });
+            };
+            let name = entry.file_name().to_bytes();
+            let result = match (name, entry.file_type()) {
+                (b"." | b"..", _) => Ok(()),
+                (_, FileType::Directory | FileType::Unknown) => self.remove_entry(dir, name, depth),
+                _ => unlink(dir, name, AtFlags::empty()),
+            };
             match result {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(error) => {
                     self.first_error.get_or_insert(error);
-                    // An error of the directory itself would come for ever.
-                    if error == Errno::INVAL || error == Errno::IO {
-                        return;
-                    }
                 }
             }
         }
@@ -145,6 +147,31 @@ mod tests {
     use super::*;
     use crate::sys::file;
     use std::os::unix::fs::symlink;
+
+    #[test]
+    fn two_remove_the_same_tree() {
+        let base = std::env::temp_dir().join(format!("vaquita-remove-two-{}", std::process::id()));
+        for _ in 0..20 {
+            for number in 0..200 {
+                fs_err::create_dir_all(base.join(format!("tree/{number}/deep"))).unwrap();
+            }
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        let dir = file::open_directory(&base).unwrap();
+                        remove_tree(dir.as_fd(), b"tree").unwrap();
+                    });
+                }
+            });
+            assert!(!base.join("tree").exists());
+        }
+        // One that was opened and then removed by another: reading it is at its end.
+        let dir = file::open_directory(&base).unwrap();
+        fs_err::remove_dir(&base).unwrap();
+        let mut removal = Removal { top: dir.as_fd(), first_error: None, moved: 0 };
+        removal.empty(&dir, 1);
+        assert_eq!(removal.first_error, None);
+    }
 
     #[test]
     fn removes_wide_deep_and_linked_trees_and_nothing_else() {
