@@ -31,7 +31,10 @@ step setup targets/setup
 . targets/env
 step format cargo fmt --check
 step lint cargo clippy --locked --all-targets --quiet -- -D warnings
+step "lint of the fault hook" cargo clippy --locked --features fault --test crash --quiet -- -D warnings
 step "tests of the host" cargo test --locked --quiet
+# Built apart from what is shipped: with the hook that ends the process at a chosen step.
+step "crash at every step" cargo test --locked --quiet --features fault --test crash
 step documentation env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
 step "seven targets" targets/build all
 step size tests/size
