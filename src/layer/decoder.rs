@@ -44,7 +44,7 @@ pub struct DecoderState {
 enum FormState {
     Plain,
     Gzip(GzipState),
-    Zstd(ZstdState),
+    Zstd(Box<ZstdState>),
 }
 
 impl DecoderState {
@@ -125,7 +125,7 @@ impl<'a> Decoder<'a> {
         let form = match &mut self.form {
             Form::Plain(_) => FormState::Plain,
             Form::Gzip(reader) => FormState::Gzip(reader.state()?),
-            Form::Zstd(reader) => FormState::Zstd(reader.state()?),
+            Form::Zstd(reader) => FormState::Zstd(Box::new(reader.state()?)),
         };
         let tar_offset = self.offset;
         let input = self.input();
