@@ -22,6 +22,10 @@ const MAX_ATTEMPTS: u32 = 5;
 /// The wait after a first failure.
 const FIRST_WAIT: Duration = Duration::from_secs(2);
 
+/// Environment variables, in milliseconds, for links where the defaults are wrong, and for tests.
+const READ_TIMEOUT_VARIABLE: &str = "VAQUITA_READ_TIMEOUT_MS";
+const FIRST_WAIT_VARIABLE: &str = "VAQUITA_FIRST_WAIT_MS";
+
 /// How to reach registries.
 #[derive(Clone)]
 pub struct Options {
@@ -93,7 +97,15 @@ impl Options {
             mirrors: config.registry_mirrors.clone(),
             proxies: config.proxies.clone(),
             max_attempts: config.max_download_attempts.unwrap_or(MAX_ATTEMPTS),
+            read_timeout: milliseconds(READ_TIMEOUT_VARIABLE).unwrap_or(READ_TIMEOUT),
+            first_wait: milliseconds(FIRST_WAIT_VARIABLE).unwrap_or(FIRST_WAIT),
             ..Options::default()
         }
     }
+}
+
+/// A time from the environment; what is no number says nothing.
+fn milliseconds(variable: &str) -> Option<Duration> {
+    let value = std::env::var(variable).ok()?.parse().ok()?;
+    Some(Duration::from_millis(value))
 }
