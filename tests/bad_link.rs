@@ -18,10 +18,10 @@ use sandbox::{Registry, Sandbox, fixture, succeed};
 const PULLS: u64 = 200;
 /// Each has a store and a link of its own.
 const WORKERS: u64 = 8;
-/// More than any pull may take.
-const PULL_LIMIT: Duration = Duration::from_secs(45);
-/// For all of them.
-const WHOLE_LIMIT: Duration = Duration::from_secs(90);
+/// More than any pull may take, on a machine that is busy.
+const PULL_LIMIT: Duration = Duration::from_secs(90);
+/// For all of them; a machine with nothing else to do takes a tenth.
+const WHOLE_LIMIT: Duration = Duration::from_secs(600);
 
 #[test]
 fn two_hundred_pulls_end_whole_or_with_a_clear_error() {
@@ -208,7 +208,7 @@ fn fault(asked: &Asked, random: &mut Random) -> Fault {
         0 => Fault::Close,
         1 => Fault::Status(500, None),
         2 => Fault::Status(503, None),
-        3 => Fault::Status(429, Some(1)),
+        3 => Fault::Status(429, Some(random.below(2) as u32)),
         4 => Fault::Status(429, None),
         5 | 6 => Fault::Cut { after: place, reset: false },
         7 => Fault::Cut { after: place, reset: true },

@@ -90,6 +90,7 @@ impl Case {
         let seed = link::seed();
         let fixtures = Fixtures::get();
         let link = Link::start(&fixtures.registry.address);
+        link.keep_pace();
         let reference = format!("{}/{image}:1", link.address);
         Case {
             image,

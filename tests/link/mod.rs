@@ -23,7 +23,7 @@ const PACE_BYTES: u64 = 256 << 10;
 /// Nothing more is passed on while the client has this much to read.
 const UNREAD_BYTES: u64 = 64 << 10;
 /// A stalled connection is closed after this long if the client never gives up.
-const LONGEST_STALL: Duration = Duration::from_secs(4);
+const LONGEST_STALL: Duration = Duration::from_secs(120);
 
 /// What happens to one answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +83,7 @@ struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     ignores_ranges: AtomicBool,
+    keeps_pace: AtomicBool,
 }
 
 struct State {
@@ -119,6 +120,7 @@ impl Link {
             state: Mutex::new(state),
             changed: Condvar::new(),
             ignores_ranges: AtomicBool::new(false),
+            keeps_pace: AtomicBool::new(false),
         });
         let serving = shared.clone();
         std::thread::spawn(move || {
@@ -140,6 +142,11 @@ impl Link {
         state.times.clear();
         state.passed.clear();
         state.resets += 1;
+    }
+
+    /// Sends no faster than the client reads, so that what was passed on is what it has seen.
+    pub fn keep_pace(&self) {
+        self.shared.keeps_pace.store(true, Ordering::Relaxed);
     }
 
     /// Answers as servers do that do not know `Range`.
@@ -315,7 +322,7 @@ impl Shared {
             let bytes = &mut chunk[..count];
             body.read_exact(bytes)?;
             damage(fault, at, bytes);
-            if at % PACE_BYTES == 0 {
+            if at % PACE_BYTES == 0 && self.keeps_pace.load(Ordering::Relaxed) {
                 keep_pace(client);
             }
             client.write_all(bytes)?;
@@ -364,7 +371,7 @@ impl Shared {
 /// would take in megabytes.
 fn keep_pace(client: &TcpStream) {
     while unread(client).is_some_and(|bytes| bytes > UNREAD_BYTES) {
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

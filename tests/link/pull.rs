@@ -8,6 +8,11 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::sandbox::{Outcome, Sandbox};
 
+/// The longest silence that a pull bears: long for a machine that is busy, short for a test.
+const READ_TIMEOUT_MS: &str = "1500";
+/// What it waits after a first failure; each further one doubles it.
+const FIRST_WAIT_MS: &str = "40";
+
 /// A started command; killed if it is dropped.
 pub struct Running {
     child: Option<Child>,
@@ -18,6 +23,8 @@ impl Running {
     /// `vaquita ARGUMENTS` on the sandbox's roots, with short time-outs.
     pub fn start(sandbox: &Sandbox, arguments: &[&str]) -> Running {
         let mut command = Command::new(sandbox.path("bin/vaquita"));
+        command.env("VAQUITA_READ_TIMEOUT_MS", READ_TIMEOUT_MS);
+        command.env("VAQUITA_FIRST_WAIT_MS", FIRST_WAIT_MS);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command.spawn().expect("start vaquita");
         Running { child: Some(child), shown: format!("{arguments:?}") }
