@@ -25,13 +25,29 @@ class Transfer:
         self.step, self.digest, self.start, self.end, self.connection = step, digest, start, start, connection
 
     def settle(self):
-        """Takes off what the kernel still holds unsent or unacknowledged: the guest has not got that."""
-        waiting = bytearray(4)
+        """Takes off what is still on this host, here or in qemu's socket: the guest has not got that."""
         try:
-            fcntl.ioctl(self.connection, termios.TIOCOUTQ, waiting)
+            self.end = max(self.start, self.end - unsent(self.connection) - unread(self.connection))
         except (OSError, ValueError):
-            return  # closed: the guest had what it wanted
-        self.end = max(self.start, self.end - struct.unpack("i", waiting)[0])
+            pass  # closed: the guest had what it wanted
+
+
+def unsent(connection):
+    """Bytes that the other end's kernel has not acknowledged (tcp(7), SIOCOUTQ)."""
+    waiting = bytearray(4)
+    fcntl.ioctl(connection, termios.TIOCOUTQ, waiting)
+    return struct.unpack("i", waiting)[0]
+
+
+def unread(connection):
+    """Bytes that wait in the socket at the other end, which is on this host too (proc(5), /proc/net/tcp)."""
+    ends = ["%08X:%04X" % (struct.unpack("=I", socket.inet_aton(host))[0], port)
+            for host, port in (connection.getpeername(), connection.getsockname())]
+    with open("/proc/net/tcp") as file:
+        for fields in map(str.split, file):
+            if fields[1:3] == ends:
+                return int(fields[4].partition(":")[2], 16)
+    return 0
 
 
 class Registry:
