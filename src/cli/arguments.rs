@@ -3,8 +3,12 @@
 use argh::FromArgs;
 
 use super::archive::{Export, Import, Load, Save};
+use super::containers::{Ps, Rm};
+use super::images::{Images, Rmi, Tag};
+use super::inspect::Inspect;
 pub use super::login::{Login, Logout};
 use super::mount::{Mount, Umount};
+use super::system::{Info, Version};
 
 /// a small container engine that a device fleet can trust
 #[derive(FromArgs)]
@@ -136,82 +140,6 @@ pub struct Run {
     pub command: Vec<String>,
 }
 
-/// List images
-#[derive(FromArgs)]
-#[argh(subcommand, name = "images")]
-pub struct Images {
-    /// print only image IDs
-    #[argh(switch, short = 'q')]
-    pub quiet: bool,
-    /// accepted for Docker's sake: every image is shown anyway
-    #[argh(switch, short = 'a')]
-    #[allow(dead_code)] // there are no intermediate images to hide
-    pub all: bool,
-    /// print whole IDs
-    #[argh(switch)]
-    pub no_trunc: bool,
-}
-
-/// List containers
-#[derive(FromArgs)]
-#[argh(subcommand, name = "ps")]
-pub struct Ps {
-    /// show those that do not run, too
-    #[argh(switch, short = 'a')]
-    pub all: bool,
-    /// print only container IDs
-    #[argh(switch, short = 'q')]
-    pub quiet: bool,
-    /// print whole IDs and commands
-    #[argh(switch)]
-    pub no_trunc: bool,
-}
-
-/// Remove containers and what they wrote
-#[derive(FromArgs)]
-#[argh(subcommand, name = "rm")]
-pub struct Rm {
-    /// kill a running container first
-    #[argh(switch, short = 'f')]
-    pub force: bool,
-    /// containers, by name or ID
-    #[argh(positional, arg_name = "container")]
-    pub containers: Vec<String>,
-}
-
-/// Remove images by name or ID
-#[derive(FromArgs)]
-#[argh(subcommand, name = "rmi")]
-pub struct Rmi {
-    /// remove an ID with all its names
-    #[argh(switch, short = 'f')]
-    pub force: bool,
-    /// images, by name or ID
-    #[argh(positional, arg_name = "image")]
-    pub images: Vec<String>,
-}
-
-/// Give an image one more name
-#[derive(FromArgs)]
-#[argh(subcommand, name = "tag")]
-pub struct Tag {
-    /// image to name
-    #[argh(positional, arg_name = "source")]
-    pub source: String,
-    /// its new name
-    #[argh(positional, arg_name = "target")]
-    pub target: String,
-}
-
-/// Show all that is known of containers or images, as JSON
-#[derive(FromArgs)]
-#[argh(subcommand, name = "inspect")]
-pub struct Inspect {
-    /// containers or images, by name or ID
-    #[argh(positional, arg_name = "name")]
-    pub names: Vec<String>,
-}
-
 /// Commands on images; `image ls`, `image rm` and the like are other spellings of the commands above
 #[derive(FromArgs)]
 #[argh(subcommand, name = "image")]
@@ -240,13 +168,3 @@ pub struct Delta {
     #[argh(positional, arg_name = "new")]
     pub new: String,
 }
-
-/// Show the version
-#[derive(FromArgs)]
-#[argh(subcommand, name = "version")]
-pub struct Version {}
-
-/// Show facts about the store and this machine
-#[derive(FromArgs)]
-#[argh(subcommand, name = "info")]
-pub struct Info {}

@@ -2,29 +2,28 @@
 
 use super::arguments::*;
 use super::progress::{self, Progress};
-use super::{archive, check, mount, output};
-use crate::engine::{DeltaSummary, Engine, Removed, RunOptions};
+use super::{archive, check, containers, images, inspect, mount, output, system};
+use crate::engine::{DeltaSummary, Engine, RunOptions};
 use crate::error::{Error, Kind, Result};
 use crate::oci::platform::Platform;
 use crate::reference::Reference;
-use crate::time;
 use crate::units;
 
 /// Runs one command and gives the exit code.
 pub fn execute(engine: &Engine, command: Command) -> Result<i32> {
     match command {
         Command::Run(args) => return run(engine, args),
-        Command::Rm(args) => {
-            return each(&args.containers, &mut |name| rm(engine, name, args.force));
-        }
-        Command::Rmi(args) => return each(&args.images, &mut |name| rmi(engine, name, args.force)),
-        Command::Inspect(args) => return inspect(engine, &args),
+        Command::Rm(args) => return containers::rm(engine, &args),
+        Command::Rmi(args) => return images::rmi(engine, &args),
+        Command::Inspect(args) => return inspect::inspect(engine, &args),
         Command::Check(args) => return check::check(engine, &args),
+        Command::Version(args) => return system::version(&args),
+        Command::Info(args) => return system::info(engine, &args),
         Command::Pull(args) => pull(engine, &args)?,
         Command::Push(args) => super::push::push(engine, &args)?,
-        Command::Images(args) => images(engine, &args)?,
-        Command::Ps(args) => ps(engine, &args)?,
-        Command::Tag(args) => engine.tag(&args.source, &Reference::parse(&args.target)?)?,
+        Command::Images(args) => images::images(engine, args)?,
+        Command::Ps(args) => containers::ps(engine, args)?,
+        Command::Tag(args) => images::tag(engine, &args)?,
         Command::Load(args) => archive::load(engine, &args)?,
         Command::Save(args) => archive::save(engine, &args)?,
         Command::Export(args) => archive::export(engine, &args)?,
@@ -34,25 +33,8 @@ pub fn execute(engine: &Engine, command: Command) -> Result<i32> {
         Command::Image(Image { command: ImageCommand::Delta(args) }) => delta(engine, &args)?,
         // Done without an engine.
         Command::Login(_) | Command::Logout(_) => {}
-        Command::Version(_) => output::print(&version()),
-        Command::Info(_) => info(engine)?,
     }
     Ok(0)
-}
-
-/// Does something to each name; one that fails is reported and the rest goes on, as docker does.
-fn each(names: &[String], act: &mut dyn FnMut(&str) -> Result<()>) -> Result<i32> {
-    if names.is_empty() {
-        return Err(Error::new(Kind::Invalid, "at least 1 argument is required"));
-    }
-    let mut code = 0;
-    for name in names {
-        if let Err(e) = act(name) {
-            output::error(&e.to_string());
-            code = 1;
-        }
-    }
-    Ok(code)
 }
 
 fn platform(text: &Option<String>) -> Result<Platform> {
@@ -115,99 +97,6 @@ fn run(engine: &Engine, args: Run) -> Result<i32> {
     engine.run(&options, &mut |event| progress.show(event))
 }
 
-fn images(engine: &Engine, args: &Images) -> Result<()> {
-    let now = time::unix_now().0;
-    let header = ["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"];
-    let mut rows = vec![header.map(str::to_string).to_vec()];
-    let mut ids: Vec<String> = Vec::new();
-    for image in engine.images()? {
-        let id = if args.no_trunc { image.id.to_string() } else { image.id.short() };
-        let created = match image.created {
-            0 => "N/A".into(),
-            at => format!("{} ago", units::duration(now.saturating_sub(at))),
-        };
-        rows.push(vec![
-            image.repository,
-            image.tag,
-            id.clone(),
-            created,
-            units::size(image.size_bytes),
-        ]);
-        ids.push(id);
-    }
-    if args.quiet {
-        ids.dedup();
-        ids.iter().for_each(|id| output::line(id));
-    } else {
-        output::print(&output::table(&rows));
-    }
-    Ok(())
-}
-
-fn ps(engine: &Engine, args: &Ps) -> Result<()> {
-    let now = time::unix_now().0;
-    let header = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
-    let mut rows = vec![header.map(str::to_string).to_vec()];
-    for container in engine.containers(args.all)? {
-        let id = if args.no_trunc { container.id } else { container.id.chars().take(12).collect() };
-        if args.quiet {
-            output::line(&id);
-            continue;
-        }
-        let command = if args.no_trunc { container.command } else { shorten(&container.command) };
-        let created = format!("{} ago", units::duration(now.saturating_sub(container.created)));
-        let command = format!("\"{command}\"");
-        rows.push(vec![
-            id,
-            container.image,
-            command,
-            created,
-            container.status,
-            String::new(),
-            container.name,
-        ]);
-    }
-    if !args.quiet {
-        output::print(&output::table(&rows));
-    }
-    Ok(())
-}
-
-/// At most 20 characters, the last an ellipsis, as docker's `ps`.
-fn shorten(command: &str) -> String {
-    const SHOWN: usize = 20;
-    match command.chars().count() {
-        0..=SHOWN => command.to_string(),
-        _ => command.chars().take(SHOWN - 1).chain(['…']).collect(),
-    }
-}
-
-fn rm(engine: &Engine, name: &str, force: bool) -> Result<()> {
-    engine.remove_container(name, force)?;
-    output::line(name);
-    Ok(())
-}
-
-fn rmi(engine: &Engine, name: &str, force: bool) -> Result<()> {
-    for removed in engine.remove_image(name, force)? {
-        output::line(&match removed {
-            Removed::Untagged(name) => format!("Untagged: {name}"),
-            Removed::Deleted(id) => format!("Deleted: {id}"),
-        });
-    }
-    Ok(())
-}
-
-fn inspect(engine: &Engine, args: &Inspect) -> Result<i32> {
-    let mut found = Vec::new();
-    let code = each(&args.names, &mut |name| {
-        found.push(engine.inspect(name)?);
-        Ok(())
-    })?;
-    output::line(&output::indent_json(&format!("[{}]", found.join(","))));
-    Ok(code)
-}
-
 fn delta(engine: &Engine, args: &Delta) -> Result<()> {
     let tag = args.tag.as_deref().map(Reference::parse).transpose()?;
     let mut progress = Progress::new(progress::PULL);
@@ -221,37 +110,5 @@ fn delta(engine: &Engine, args: &Delta) -> Result<()> {
     if let Some(tag) = tag {
         output::line(&format!("Successfully tagged {}", tag.familiar()));
     }
-    Ok(())
-}
-
-/// What `--version` prints.
-pub fn version_line() -> String {
-    format!("vaquita version {}\n", env!("CARGO_PKG_VERSION"))
-}
-
-fn version() -> String {
-    let version = env!("CARGO_PKG_VERSION");
-    format!("Engine: vaquita\n Version:    {version}\n OS/Arch:    {}\n", Engine::platform())
-}
-
-fn info(engine: &Engine) -> Result<()> {
-    let info = engine.info()?;
-    output::print(&format!(
-        "Server:\n Containers: {}\n  Running: {}\n  Stopped: {}\n Images: {}\n Server Version: {}\n \
-         Storage Driver: overlay2\n Kernel Version: {}\n OSType: linux\n Architecture: {}\n CPUs: {}\n \
-         Total Memory: {}\n Name: {}\n Data Root: {}\n Run Root: {}\n",
-        info.containers,
-        info.running,
-        info.containers - info.running,
-        info.images,
-        env!("CARGO_PKG_VERSION"),
-        info.kernel,
-        info.architecture,
-        info.cpus,
-        units::size(info.memory_bytes),
-        info.hostname,
-        info.data_root,
-        info.run_root,
-    ));
     Ok(())
 }

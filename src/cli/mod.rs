@@ -7,13 +7,19 @@ mod archive;
 mod arguments;
 mod check;
 mod commands;
+mod containers;
 mod help;
+mod images;
+mod inspect;
+mod listing;
 mod login;
 mod mount;
 mod output;
 mod progress;
 mod push;
 mod rewrite;
+mod system;
+mod template;
 
 use std::path::{Path, PathBuf};
 
@@ -60,7 +66,7 @@ fn parse(argv: &[String]) -> Result<Arguments, i32> {
         return Err(if argv.is_empty() { EXIT_ENGINE } else { 0 });
     }
     if matches!(argv, [only] if only == "--version" || only == "-v") {
-        output::print(&commands::version_line());
+        output::print(&system::version_line());
         return Err(0);
     }
     let words = rewrite::rewrite(argv);
@@ -78,7 +84,9 @@ fn parse(argv: &[String]) -> Result<Arguments, i32> {
 
 /// Docker tells a bad option (125) from a missing argument or an unknown command (1).
 fn usage_exit_code(line: &str) -> i32 {
-    let is_option = line.contains("Unrecognized argument: -") || line.contains("for option");
+    let is_option = line.contains("Unrecognized argument: -")
+        || line.contains("for option")
+        || line.contains("Error parsing option");
     if is_option { EXIT_ENGINE } else { 1 }
 }
 

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::error::{Error, Kind, Result};
 use log::{LevelFilter, Log, Metadata, Record};
 
 /// Writes to standard output. A reader that has gone away is not an error.
@@ -36,6 +37,26 @@ pub fn line_aside(text: &str) {
 pub fn error(message: &str) {
     let message: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     line_aside(&format!("vaquita: {message}"));
+}
+
+/// Does something to each name; one that fails is reported and the rest goes on, as docker does.
+pub fn each(
+    command: &str,
+    names: &[String],
+    act: &mut dyn FnMut(&str) -> Result<()>,
+) -> Result<i32> {
+    if names.is_empty() {
+        let message = format!("'vaquita {command}' requires at least 1 argument");
+        return Err(Error::new(Kind::Invalid, message));
+    }
+    let mut code = 0;
+    for name in names {
+        if let Err(e) = act(name) {
+            error(&e.to_string());
+            code = 1;
+        }
+    }
+    Ok(code)
 }
 
 struct Stderr;

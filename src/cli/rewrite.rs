@@ -11,6 +11,11 @@ const VALUES: &[(&str, &[&str])] = &[
     ("save", &["-o", "--output", "--format"]),
     ("export", &["-o", "--output"]),
     ("import", &["-c", "--change", "-m", "--message", "--platform"]),
+    ("images", &["-f", "--filter", "--format"]),
+    ("ps", &["-f", "--filter", "--format", "-n", "--last"]),
+    ("inspect", &["-f", "--format", "--type"]),
+    ("version", &["-f", "--format"]),
+    ("info", &["-f", "--format"]),
     ("image delta", &["-t", "--tag"]),
     ("login", &["-u", "--username", "-p", "--password"]),
 ];

@@ -4,6 +4,7 @@
 use miniserde::Serialize;
 
 use super::Engine;
+use super::containers::ContainerSize;
 use crate::error::{Error, Kind, Result};
 use crate::json;
 use crate::oci::config::{Execution, RootFs};
@@ -106,24 +107,51 @@ struct ContainerConfig {
     WorkingDir: String,
 }
 
+/// What `inspect` looks among.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inspectable {
+    /// Containers, then images.
+    Any,
+    /// Containers.
+    Container,
+    /// Images.
+    Image,
+}
+
 /// Go's zero time, which the API gives for "never".
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
 impl Engine {
-    /// A JSON object for the container or, if there is none of that name, the image that `name` means.
-    pub fn inspect(&self, name: &str) -> Result<String> {
-        match self.store.find_container(name) {
-            Ok(container) => return Ok(json::to_string(&self.inspect_container(&container)?)),
-            Err(e) if e.kind() != Kind::NotFound => return Err(e),
-            Err(_) => {}
+    /// A JSON object for what `name` means among `wanted`: a container before an image. `with_size` measures a
+    /// container, which walks its writable layer.
+    pub fn inspect(&self, name: &str, wanted: Inspectable, with_size: bool) -> Result<String> {
+        if wanted != Inspectable::Image {
+            match self.store.find_container(name) {
+                Ok(container) => return self.container_json(&container, with_size),
+                Err(e) if e.kind() != Kind::NotFound || wanted == Inspectable::Container => {
+                    return Err(e);
+                }
+                Err(_) => {}
+            }
         }
         match self.store.find_image(name) {
             Ok(image) => Ok(json::to_string(&self.inspect_image(image)?)),
-            Err(e) if e.kind() == Kind::NotFound => {
+            Err(e) if e.kind() == Kind::NotFound && wanted == Inspectable::Any => {
                 Err(Error::new(Kind::NotFound, format!("No such object: {name}")))
             }
             Err(e) => Err(e),
         }
+    }
+
+    fn container_json(&self, container: &Container, with_size: bool) -> Result<String> {
+        let mut text = json::to_string(&self.inspect_container(container)?);
+        if with_size {
+            let ContainerSize { written_bytes, total_bytes } = self.size_of(container)?;
+            // Docker leaves the fields out where they are not asked for.
+            text.pop();
+            text.push_str(&format!(r#","SizeRw":{written_bytes},"SizeRootFs":{total_bytes}}}"#));
+        }
+        Ok(text)
     }
 
     fn inspect_image(&self, image: Image) -> Result<ImageInspect> {
