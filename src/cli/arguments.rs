@@ -4,11 +4,14 @@ use argh::FromArgs;
 
 use super::archive::{Export, Import, Load, Save};
 use super::containers::{Ps, Rm};
+use super::history::History;
 use super::images::{Images, Rmi, Tag};
 use super::inspect::Inspect;
 pub use super::login::{Login, Logout};
 use super::mount::{Mount, Umount};
+use super::prune::{ContainerPrune, ImagePrune, SystemPrune};
 use super::system::{Info, Version};
+use super::usage::Df;
 
 /// a small container engine that a device fleet can trust
 #[derive(FromArgs)]
@@ -47,6 +50,7 @@ pub enum Command {
     Rm(Rm),
     Rmi(Rmi),
     Tag(Tag),
+    History(History),
     Inspect(Inspect),
     Load(Load),
     Save(Save),
@@ -58,6 +62,8 @@ pub enum Command {
     Login(Login),
     Logout(Logout),
     Check(super::check::Check),
+    Container(Container),
+    System(System),
     Version(Version),
     Info(Info),
 }
@@ -140,7 +146,8 @@ pub struct Run {
     pub command: Vec<String>,
 }
 
-/// Commands on images; `image ls`, `image rm` and the like are other spellings of the commands above
+/// Commands on images. Beside those below: ls, rm, pull, push, tag, history, inspect, load, save and import, which are other
+/// spellings of images, rmi and the commands of these names
 #[derive(FromArgs)]
 #[argh(subcommand, name = "image")]
 pub struct Image {
@@ -152,6 +159,37 @@ pub struct Image {
 #[argh(subcommand)]
 pub enum ImageCommand {
     Delta(Delta),
+    Prune(ImagePrune),
+}
+
+/// Commands on containers. Beside those below: ls, rm, inspect, run and export, which are other spellings of ps and the
+/// commands of these names
+#[derive(FromArgs)]
+#[argh(subcommand, name = "container")]
+pub struct Container {
+    #[argh(subcommand)]
+    pub command: ContainerCommand,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+pub enum ContainerCommand {
+    Prune(ContainerPrune),
+}
+
+/// Commands on the whole store. Beside those below: info, which is another spelling of the command of this name
+#[derive(FromArgs)]
+#[argh(subcommand, name = "system")]
+pub struct System {
+    #[argh(subcommand)]
+    pub command: SystemCommand,
+}
+
+#[derive(FromArgs)]
+#[argh(subcommand)]
+pub enum SystemCommand {
+    Df(Df),
+    Prune(SystemPrune),
 }
 
 /// Make a delta image, in balenaEngine's format, that turns one image into another

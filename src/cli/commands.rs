@@ -2,7 +2,9 @@
 
 use super::arguments::*;
 use super::progress::{self, Progress};
-use super::{archive, check, containers, images, inspect, mount, output, system};
+use super::{
+    archive, check, containers, history, images, inspect, mount, output, prune, system, usage,
+};
 use crate::engine::{DeltaSummary, Engine, RunOptions};
 use crate::error::{Error, Kind, Result};
 use crate::oci::platform::Platform;
@@ -30,7 +32,20 @@ pub fn execute(engine: &Engine, command: Command) -> Result<i32> {
         Command::Import(args) => archive::import(engine, args)?,
         Command::Mount(args) => mount::mount(engine, &args)?,
         Command::Umount(args) => mount::unmount(engine, &args)?,
+        Command::History(args) => history::history(engine, &args)?,
         Command::Image(Image { command: ImageCommand::Delta(args) }) => delta(engine, &args)?,
+        Command::Image(Image { command: ImageCommand::Prune(args) }) => {
+            prune::images(engine, &args)?
+        }
+        Command::Container(Container { command: ContainerCommand::Prune(args) }) => {
+            prune::containers(engine, &args)?
+        }
+        Command::System(System { command: SystemCommand::Prune(args) }) => {
+            prune::system(engine, &args)?
+        }
+        Command::System(System { command: SystemCommand::Df(args) }) => {
+            return usage::df(engine, &args);
+        }
         // Done without an engine.
         Command::Login(_) | Command::Logout(_) => {}
     }

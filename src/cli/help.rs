@@ -7,33 +7,38 @@ Usage: vaquita [OPTIONS] COMMAND [ARGUMENTS]
 A small container engine that a device fleet can trust. It needs no daemon: every command does its work itself.
 
 Images:
-  pull        Download an image, or a delta to one, from a registry
-  push        Upload an image to a registry
-  images      List images
-  inspect     Show all that is known of an image or container, as JSON
-  tag         Give an image one more name
-  rmi         Remove images
-  save        Write images to an archive
-  load        Load images, or deltas, from an archive
-  import      Make an image of a tar of its tree
-  login       Log in to a registry
-  logout      Log out from a registry
-  image delta Make a delta image that turns one image into another
+  pull             Download an image, or a delta to one, from a registry
+  push             Upload an image to a registry
+  images           List images
+  history          Show the steps that made an image
+  inspect          Show all that is known of an image or container, as JSON
+  tag              Give an image one more name
+  rmi              Remove images
+  save             Write images to an archive
+  load             Load images, or deltas, from an archive
+  import           Make an image of a tar of its tree
+  login            Log in to a registry
+  logout           Log out from a registry
+  image delta      Make a delta image that turns one image into another
+  image prune      Remove images that nobody uses
 
 Containers:
-  run         Run a command in a new container
-  ps          List containers
-  rm          Remove containers
-  export      Write a container's tree as a tar
+  run              Run a command in a new container
+  ps               List containers
+  rm               Remove containers
+  export           Write a container's tree as a tar
+  container prune  Remove stopped containers
 
 Both:
-  mount       Mount an image or a container on a directory of the host
-  umount      Unmount it
+  mount            Mount an image or a container on a directory of the host
+  umount           Unmount it
 
 System:
-  check       Look for damage in the store, and mend it
-  info        Show facts about the store and this machine
-  version     Show the version
+  check            Look for damage in the store, and mend it
+  info             Show facts about the store and this machine
+  system df        Show what takes space on the disk
+  system prune     Remove stopped containers and images that nobody uses
+  version          Show the version
 
 Options:
   --data-root DIR           Where images and containers are kept (default /var/lib/vaquita)

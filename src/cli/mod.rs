@@ -9,6 +9,7 @@ mod check;
 mod commands;
 mod containers;
 mod help;
+mod history;
 mod images;
 mod inspect;
 mod listing;
@@ -16,10 +17,12 @@ mod login;
 mod mount;
 mod output;
 mod progress;
+mod prune;
 mod push;
 mod rewrite;
 mod system;
 mod template;
+mod usage;
 
 use std::path::{Path, PathBuf};
 
@@ -69,7 +72,10 @@ fn parse(argv: &[String]) -> Result<Arguments, i32> {
         output::print(&system::version_line());
         return Err(0);
     }
-    let words = rewrite::rewrite(argv);
+    let words = rewrite::rewrite(argv).map_err(|message| {
+        output::error(&message);
+        1
+    })?;
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     <Arguments as argh::FromArgs>::from_args(&["vaquita"], &words).map_err(|early| {
         if early.status.is_ok() {

@@ -1,7 +1,7 @@
 //! Docker's spelling of a command line turned into the one that argh knows.
 //!
 //! argh knows neither `--name=x`, `--rm=false`, `-it` nor `-eNAME`, and would take options behind the image of `run` for
-//! its own. Groups (`image ls`, `container run`) become the short commands.
+//! its own. Groups (`image ls`, `container run`) become the short commands where there are such.
 
 /// The options of each command that take a value. A command of a group is named with it where the group is kept.
 const VALUES: &[(&str, &[&str])] = &[
@@ -16,6 +16,11 @@ const VALUES: &[(&str, &[&str])] = &[
     ("inspect", &["-f", "--format", "--type"]),
     ("version", &["-f", "--format"]),
     ("info", &["-f", "--format"]),
+    ("history", &["--format"]),
+    ("image prune", &["--filter"]),
+    ("container prune", &["--filter"]),
+    ("system prune", &["--filter"]),
+    ("system df", &["--format"]),
     ("image delta", &["-t", "--tag"]),
     ("login", &["-u", "--username", "-p", "--password"]),
 ];
@@ -46,52 +51,107 @@ const GLOBAL_VALUES: &[&str] =
 /// Long spellings of options, and argh's name for them.
 const LONG_NAMES: &[(&str, &str)] = &[("--network", "--net")];
 
-/// The words for argh.
-pub fn rewrite(argv: &[String]) -> Vec<String> {
+/// Switches that are on by themselves, and argh's name for turning them off.
+const ON_BY_THEMSELVES: &[(&str, &str)] = &[("--human", "--no-human"), ("-H", "--no-human")];
+
+/// A command's name in its group, and the words for argh.
+type Spelling = (&'static str, &'static [&'static str]);
+
+/// The groups, and for each of their commands the words for argh.
+const GROUPS: &[(&str, &[Spelling])] = &[
+    (
+        "image",
+        &[
+            ("ls", &["images"]),
+            ("list", &["images"]),
+            ("rm", &["rmi"]),
+            ("remove", &["rmi"]),
+            ("pull", &["pull"]),
+            ("push", &["push"]),
+            ("tag", &["tag"]),
+            ("history", &["history"]),
+            ("inspect", &["inspect", "--type", "image"]),
+            ("load", &["load"]),
+            ("save", &["save"]),
+            ("import", &["import"]),
+            ("prune", KEPT),
+            ("delta", KEPT),
+        ],
+    ),
+    (
+        "container",
+        &[
+            ("ls", &["ps"]),
+            ("list", &["ps"]),
+            ("ps", &["ps"]),
+            ("rm", &["rm"]),
+            ("remove", &["rm"]),
+            ("inspect", &["inspect", "--type", "container"]),
+            ("run", &["run"]),
+            ("export", &["export"]),
+            ("prune", KEPT),
+        ],
+    ),
+    ("system", &[("df", KEPT), ("info", &["info"]), ("prune", KEPT)]),
+];
+/// Marks a command that exists only in its group.
+const KEPT: &[&str] = &[];
+
+/// The words for argh; or, for a command that its group does not know, which it knows.
+pub fn rewrite(argv: &[String]) -> Result<Vec<String>, String> {
     let mut out = Vec::new();
     let mut words = argv.iter().map(String::as_str);
     let first = split_options(&mut words, GLOBAL_VALUES, true, &mut out);
-    let Some(command) = first else { return out };
-    let command = match command {
-        "image" | "container" | "system" => ungroup(command, &mut words, &mut out),
-        other => Some(other.to_string()),
+    let Some(command) = first else { return Ok(out) };
+    let name = match GROUPS.iter().find(|(group, _)| *group == command) {
+        Some((group, commands)) => match ungroup(group, commands, &mut words, &mut out)? {
+            Some(name) => name,
+            None => return Ok(out),
+        },
+        None => {
+            out.push(command.to_string());
+            command.to_string()
+        }
     };
-    let Some(command) = command else { return out };
-    let is_run = command == "run";
-    let kept_group = out.last().filter(|word| *word == "image");
-    let name = kept_group.map_or(command.clone(), |group| format!("{group} {command}"));
     let values = VALUES.iter().find(|(known, _)| *known == name).map_or(&[][..], |(_, v)| v);
-    out.push(command);
-    if !is_run {
+    if name != "run" {
         split_options(&mut words, values, false, &mut out);
     } else if let Some(image) = split_options(&mut words, values, true, &mut out) {
         out.extend(["--", image].map(str::to_string));
         out.extend(words.map(str::to_string));
     }
-    out
+    Ok(out)
 }
 
-/// `image ls` is `images`; a command that exists only in its group keeps it.
+/// Writes a group's command as argh knows it, and gives its name among `VALUES`; `None` if the group stands alone or with
+/// options, and all is written.
 fn ungroup<'a>(
     group: &str,
+    commands: &[Spelling],
     words: &mut impl Iterator<Item = &'a str>,
     out: &mut Vec<String>,
-) -> Option<String> {
-    let command = match (group, words.next()) {
-        (_, None) => {
+) -> Result<Option<String>, String> {
+    let command = match words.next() {
+        Some(command) if !command.starts_with('-') => command,
+        other => {
             out.push(group.to_string());
-            return None;
+            out.extend(other.into_iter().chain(words).map(str::to_string));
+            return Ok(None);
         }
-        ("image", Some("ls" | "list")) => "images",
-        ("image", Some("rm" | "remove")) => "rmi",
-        ("container", Some("ls" | "list" | "ps")) => "ps",
-        ("image", Some("delta")) => {
-            out.push(group.to_string());
-            "delta"
-        }
-        (_, Some(other)) => other,
     };
-    Some(command.to_string())
+    let Some((_, spelled)) = commands.iter().find(|(known, _)| *known == command) else {
+        let known: Vec<&str> = commands.iter().map(|(known, _)| *known).collect();
+        let known = known.join(", ");
+        return Err(format!("unknown command: vaquita {group} {command}; there is: {known}"));
+    };
+    out.extend(spelled.iter().map(|word| word.to_string()));
+    Ok(Some(match spelled.first() {
+        Some(first) => first.to_string(),
+        None => {
+            out.extend([group, command].map(str::to_string));
+            format!("{group} {command}")
+        }
+    }))
 }
 
 /// Copies options in argh's spelling, and the other words behind them: `-` is one, but argh takes it for an option. Stops at
@@ -134,9 +194,10 @@ fn long_option<'a>(
     let (name, value) =
         word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
     let takes_value = with_value.contains(&name);
+    let off = ON_BY_THEMSELVES.iter().find(|(on, _)| *on == name).map(|(_, off)| off.to_string());
     let known = LONG_NAMES.iter().find(|(long, _)| *long == name).map_or(name, |(_, name)| name);
     match value {
-        Some("false") if !takes_value => return,
+        Some("false") if !takes_value => return out.extend(off),
         Some("true") if !takes_value => out.push(known.into()),
         Some(value) => out.extend([known, value].map(str::to_string)),
         None => out.push(known.into()),
@@ -153,6 +214,12 @@ fn short_options<'a>(
     words: &mut impl Iterator<Item = &'a str>,
     out: &mut Vec<String>,
 ) {
+    let first: String = word.chars().take(2).collect();
+    if matches!(word.strip_prefix(&first), Some("=true" | "=false"))
+        && !with_value.contains(&first.as_str())
+    {
+        return long_option(word, with_value, words, out);
+    }
     for (index, letter) in word.char_indices().skip(1) {
         let option = format!("-{letter}");
         let takes_value = with_value.contains(&option.as_str());
@@ -194,10 +261,20 @@ mod tests {
                 "--config-file f login -u me --password x r:5",
             ),
             ("image", "image"),
+            ("image --help", "image --help"),
+            ("image inspect -f {{.Id}} x", "inspect --type image -f {{.Id}} x"),
+            ("container inspect x", "inspect --type container x"),
+            ("image prune -af --filter until=1h", "image prune -a -f --filter until=1h"),
+            ("system df -v --format=json", "system df -v --format json"),
+            ("system info", "info"),
+            ("history --human=false -H x", "history --no-human -H x"),
+            ("history -H=false -q=true x", "history --no-human -q x"),
             ("", ""),
         ] {
             let argv: Vec<String> = docker.split_whitespace().map(str::to_string).collect();
-            assert_eq!(rewrite(&argv).join(" "), argh, "{docker}");
+            assert_eq!(rewrite(&argv).unwrap().join(" "), argh, "{docker}");
         }
+        let message = rewrite(&["system", "foo"].map(String::from)).unwrap_err();
+        assert_eq!(message, "unknown command: vaquita system foo; there is: df, info, prune");
     }
 }

@@ -129,7 +129,7 @@ impl Engine {
         Ok(Some(ids))
     }
 
-    fn summary(&self, container: &Container) -> ContainerSummary {
+    pub(super) fn summary(&self, container: &Container) -> ContainerSummary {
         let record = &container.record;
         // A container whose image is damaged is shown all the same.
         let image = Digest::parse(&record.image).and_then(|id| self.store.image(&id)).ok();

@@ -10,6 +10,7 @@ mod delta;
 mod export;
 mod fetch;
 mod filter;
+mod history;
 mod images;
 mod import;
 mod inspect;
@@ -17,12 +18,14 @@ mod load;
 mod mount;
 mod pipe;
 mod progress;
+mod prune;
 mod pull;
 mod push;
 mod remove;
 mod run;
 mod save;
 mod system;
+mod usage;
 
 use std::path::{Path, PathBuf};
 
@@ -30,16 +33,19 @@ pub use check::{CheckOptions, CheckSummary, Outcome};
 pub use containers::{ContainerQuery, ContainerSize, ContainerSummary};
 pub use delta::DeltaSummary;
 pub use filter::{Filter, Labels};
+pub use history::HistoryStep;
 pub use images::{ImageSummary, NO_TAG};
 pub use import::ImportOptions;
 pub use inspect::Inspectable;
 pub use load::Loaded;
 pub use progress::{Event, Report};
+pub use prune::Pruned;
 pub use pull::Pulled;
 pub use push::Pushed;
 pub use remove::Removed;
 pub use run::RunOptions;
 pub use system::SystemInfo;
+pub use usage::{ImageUsage, Usage};
 
 pub use crate::store::{Finding, Remedy};
 

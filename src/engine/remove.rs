@@ -16,8 +16,9 @@ pub enum Removed {
 }
 
 impl Engine {
-    /// Removes what `name` means, as Docker does: a tag while the image has others; the image with its last tag, or by
-    /// ID. Refused while a container uses the image, and by ID while several repositories name it, unless `force`.
+    /// Removes what `name` means, as Docker does: a tag or a digest while the image has other names; the image with its
+    /// last name, or by ID. While a container uses the image, its last name goes only by `force`, and the image stays; by
+    /// ID it is refused, and so it is while several repositories name the image, unless `force`.
     pub fn remove_image(&self, name: &str, force: bool) -> Result<Vec<Removed>> {
         let image = self.store.find_image(name)?;
         let all = self.store.references_of(&image.id)?;
@@ -26,11 +27,25 @@ impl Engine {
             Some(reference) => names_leaving_with(reference, &all),
             None => all.clone(),
         };
-        let and_image = leaving.len() == all.len();
-        if and_image {
-            self.refuse_if_used(name, &image, force)?;
+        let mut and_image = leaving.len() == all.len();
+        match (asked.is_some(), self.user_of(&image)?) {
+            (true, Some(user)) if and_image && force => {
+                log::debug!("image {} stays for container {}", image.id, user.record.id);
+                and_image = false;
+            }
+            (true, Some(user)) if and_image => {
+                let message = format!(
+                    "conflict: unable to remove repository reference {name:?} (must force) - container {} is using its \
+                     referenced image {}",
+                    short_id(&user),
+                    image.id.short()
+                );
+                return Err(Error::new(Kind::Conflict, message));
+            }
+            (false, Some(user)) => return Err(in_use(&image, &user, force)),
+            _ => {}
         }
-        if asked.is_none() && !force && count_tags(&all) > 1 {
+        if asked.is_none() && !force && !is_single_reference(&all) {
             let short = image.id.short();
             let message = format!(
                 "conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories"
@@ -47,24 +62,28 @@ impl Engine {
         Ok(removed)
     }
 
-    fn refuse_if_used(&self, name: &str, image: &Image, force: bool) -> Result<()> {
+    /// A container of the image, one that runs before others.
+    fn user_of(&self, image: &Image) -> Result<Option<Container>> {
         let id = image.id.to_string();
-        let uses = |container: &&Container| container.record.image == id;
-        let containers = self.store.containers()?;
-        let mut users: Vec<&Container> = containers.iter().filter(uses).collect();
-        users.sort_by_key(|container| container.status != Status::Running);
-        let Some(user) = users.first() else { return Ok(()) };
-        let container = user.record.id.get(..12).unwrap_or(&user.record.id);
-        let short = image.id.short();
-        let why = match user.status {
-            Status::Running => "cannot be forced) - image is being used by running container",
-            // A container keeps its writable layer only: without its image it could never start again.
-            _ if force => "cannot be forced) - image is needed by stopped container",
-            _ => "must be forced) - image is being used by stopped container",
-        };
-        let message = format!("conflict: unable to remove {name:?} ({short}) ({why} {container}");
-        Err(Error::new(Kind::Conflict, message))
+        let containers = self.store.containers()?.into_iter();
+        let users = containers.filter(|container| container.record.image == id);
+        Ok(users.min_by_key(|container| container.status != Status::Running))
     }
+}
+
+fn short_id(container: &Container) -> &str {
+    container.record.id.get(..12).unwrap_or(&container.record.id)
+}
+
+fn in_use(image: &Image, user: &Container, force: bool) -> Error {
+    let why = match user.status {
+        Status::Running => "cannot be forced) - image is being used by running container",
+        // A container keeps its writable layer only: without its image it could never start again.
+        _ if force => "cannot be forced) - image is needed by stopped container",
+        _ => "must be forced) - image is being used by stopped container",
+    };
+    let (short, container) = (image.id.short(), short_id(user));
+    Error::new(Kind::Conflict, format!("conflict: unable to delete {short} ({why} {container}"))
 }
 
 /// A tag takes the repository's digests with it when it is the repository's last tag.
@@ -81,8 +100,12 @@ fn names_leaving_with(reference: &Reference, all: &[Reference]) -> Vec<Reference
     leaving
 }
 
-fn count_tags(all: &[Reference]) -> usize {
-    all.iter().filter(|reference| reference.tag().is_some()).count()
+/// Whether the names are at most one tag and digests, all of one repository: Docker's isSingleReference.
+fn is_single_reference(all: &[Reference]) -> bool {
+    let tags = all.iter().filter(|reference| reference.tag().is_some()).count();
+    let one_repository =
+        |first: &Reference| all.iter().all(|other| other.familiar_name() == first.familiar_name());
+    tags <= 1 && all.first().is_none_or(one_repository)
 }
 
 #[cfg(test)]
@@ -98,6 +121,9 @@ mod tests {
         let all = [one.clone(), two.clone(), other.clone(), by_digest.clone()];
         assert_eq!(names_leaving_with(&one, &all), std::slice::from_ref(&one));
         let all = [one.clone(), other, by_digest.clone()];
+        assert!(is_single_reference(&[]) && is_single_reference(&all[1..2]));
+        assert!(is_single_reference(&[one.clone(), by_digest.clone()]));
+        assert!(!is_single_reference(&[one.clone(), two]) && !is_single_reference(&all));
         assert_eq!(names_leaving_with(&one, &all), [one, by_digest]);
     }
 }
