@@ -354,7 +354,9 @@ impl Ground<'_> {
             assert!(outcome.code < 126, "{what}: {outcome:?}");
             self.verify(&what);
         }
-        println!("{}: {killed} kills, {} errors", self.scenario.name, self.calls);
+        let stride = self.scenario.stride;
+        let (kills, errors) = (killed.div_ceil(stride), self.calls.div_ceil(stride));
+        println!("{}: {kills} kills, {errors} errors, one point of {stride}", self.scenario.name);
     }
 
     fn reset(&self) {
