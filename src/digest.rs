@@ -91,6 +91,10 @@ impl fmt::Debug for Digest {
     }
 }
 
+/// The most blocks that a state may have gone through; with the rest of one they are under 2^64 bits (FIPS 180-4,
+/// section 5.1.1).
+const MAX_BLOCKS: u64 = (1 << 55) - 2;
+
 /// A running SHA-256.
 #[derive(Clone)]
 pub struct Hasher(sha2::Sha256);
@@ -114,6 +118,11 @@ impl Hasher {
 
     /// The hasher that gave `state`; `None` if none did.
     pub fn from_state(state: &[u8]) -> Option<Hasher> {
+        // Behind eight words, the count of blocks: sha2 computes bits of it without a check.
+        let blocks = u64::from_le_bytes(*state.get(32..)?.first_chunk()?);
+        if blocks > MAX_BLOCKS {
+            return None;
+        }
         let state = state.try_into().ok()?;
         sha2::Sha256::deserialize(&state).ok().map(Hasher)
     }
@@ -213,6 +222,18 @@ mod tests {
         resumed.update(&[8; 100]);
         assert_eq!(resumed.finish(), Digest::of(&[[7; 100], [8; 100]].concat()));
         assert!(Hasher::from_state(&state[1..]).is_none());
+    }
+
+    #[test]
+    fn refuses_a_state_of_more_than_can_be() {
+        let mut hasher = Hasher::new();
+        hasher.update(&[7; 200]);
+        let mut state = hasher.state();
+        assert_eq!(state[32..40], 3_u64.to_le_bytes(), "not the count of blocks");
+        state[32..40].copy_from_slice(&MAX_BLOCKS.to_le_bytes());
+        Hasher::from_state(&state).unwrap().finish();
+        state[39] = 1;
+        assert!(Hasher::from_state(&state).is_none());
     }
 
     #[test]
