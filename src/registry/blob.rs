@@ -65,7 +65,7 @@ fn start_of(answer: &Answer, offset: u64, doing: &str) -> Result<u64> {
 }
 
 /// The first position in `bytes 5-9/10` (RFC 9110, section 14.4).
-fn content_range_start(value: &str) -> Option<u64> {
+pub(super) fn content_range_start(value: &str) -> Option<u64> {
     let (unit, range) = value.trim().split_once(' ')?;
     let (start, _) = range.split_once('-')?;
     unit.eq_ignore_ascii_case("bytes").then(|| start.trim().parse().ok())?

@@ -38,3 +38,15 @@ pub use options::{OnWait, Options};
 pub use resolve::Resolved;
 pub use retry::Waiting;
 pub use upload::{Push, Uploaded};
+
+/// Reads `text` as every header value that registries answer with: for `tests/fuzz` alone.
+#[cfg(fuzzing)]
+pub fn read_header(text: &str) {
+    challenge::parse(text);
+    retry::parse_retry_after(text, 1_700_000_000);
+    blob::content_range_start(text);
+    location::policy(text, &[]);
+    let leads = location::follow("https://registry.test/v2/a/blobs/uploads/?x=y", text);
+    location::origin(&leads);
+    location::follow(text, "next");
+}

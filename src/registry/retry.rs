@@ -109,7 +109,7 @@ impl Retry {
 }
 
 /// Seconds, or a date (RFC 9110, section 10.2.3). A date that has passed is no wait; what cannot be read says nothing.
-fn parse_retry_after(value: &str, now: u64) -> Option<Duration> {
+pub(super) fn parse_retry_after(value: &str, now: u64) -> Option<Duration> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
