@@ -40,19 +40,17 @@ impl Engine {
     ) -> Result<DeltaSummary> {
         let work = self.store.work()?;
         let mut committed = Committed(Vec::new());
-        let summary = self.create_delta_image(old, new, &mut committed, report);
+        let names: Vec<&Reference> = tag.into_iter().collect();
+        let summary = self.create_delta_image(old, new, &names, &mut committed, report);
         drop(work);
-        let summary = self.keep_or_take_back(summary, &committed)?;
-        if let Some(tag) = tag {
-            self.store.set_reference(tag, &summary.image)?;
-        }
-        Ok(summary)
+        self.keep_or_take_back(summary, &committed)
     }
 
     fn create_delta_image(
         &self,
         old: &str,
         new: &str,
+        names: &[&Reference],
         committed: &mut Committed,
         report: Report,
     ) -> Result<DeltaSummary> {
@@ -82,7 +80,7 @@ impl Engine {
         }
         let target = String::from_utf8_lossy(&new.config_bytes);
         let config = balena::config::write(&time::now(), &old.id, &target, &diff_ids);
-        let image = self.store.commit_image(config.as_bytes(), None)?;
+        let image = self.store.commit_image(config.as_bytes(), None, names)?;
         Ok(DeltaSummary { image, normal_bytes, delta_bytes })
     }
 

@@ -43,7 +43,8 @@ impl Engine {
         let mut committed = Committed(Vec::new());
         let image = self.import_layer(tar, &mut committed).and_then(|diff_id| {
             let text = configuration(config, &diff_id, options, &time::now());
-            self.store.commit_image(text.as_bytes(), None)
+            let names: Vec<&Reference> = options.name.iter().collect();
+            self.store.commit_image(text.as_bytes(), None, &names)
         });
         drop(work);
         // What could not be read will not be tried again from where it stopped.
@@ -51,11 +52,7 @@ impl Engine {
             Kind::Unavailable => e.with_kind(Kind::Invalid),
             _ => e,
         });
-        let image = self.keep_or_take_back(image, &committed)?;
-        if let Some(name) = &options.name {
-            self.store.set_reference(name, &image)?;
-        }
-        Ok(image)
+        self.keep_or_take_back(image, &committed)
     }
 
     fn import_layer(&self, tar: &mut dyn Read, committed: &mut Committed) -> Result<Digest> {

@@ -189,19 +189,22 @@ impl Engine {
     ) -> Result<Loaded> {
         let is_here = |delta: &BalenaDelta| self.store.has_image(&delta.target_id());
         let target_was_here = image.delta.as_ref().is_some_and(is_here);
+        let names: Vec<&Reference> = image.names.iter().collect();
         let id = match &image.delta {
-            Some(delta) if target_was_here => delta.target_id(),
+            Some(delta) if target_was_here => {
+                let id = delta.target_id();
+                names.iter().try_for_each(|name| self.store.set_reference(name, &id))?;
+                id
+            }
             Some(delta) => {
-                self.load_delta(delta, &image.diff_ids, candidates, committed, report)?
+                self.load_delta(delta, &image.diff_ids, candidates, committed, report)?;
+                self.store.commit_image(delta.target_config.as_bytes(), None, &names)?
             }
             None => {
                 self.commit_candidates(&image.diff_ids, candidates, committed)?;
-                self.store.commit_image(image.config_bytes, None)?
+                self.store.commit_image(image.config_bytes, None, &names)?
             }
         };
-        for name in &image.names {
-            self.store.set_reference(name, &id)?;
-        }
         Ok(Loaded { image: id, names: image.names, target_was_here })
     }
 
@@ -223,7 +226,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Applies a delta whose layers are candidates, and gives the target's ID.
+    /// Applies a delta whose layers are candidates: commits the target's layers.
     fn load_delta(
         &self,
         delta: &BalenaDelta,
@@ -231,7 +234,7 @@ impl Engine {
         candidates: &[Candidate],
         committed: &mut Committed,
         report: Report,
-    ) -> Result<Digest> {
+    ) -> Result<()> {
         let mut basis = self.open_delta(delta, report)?;
         let diff_ids = delta.target()?.diff_ids()?;
         if diff_ids.len() != delta_layers.len() {
@@ -253,7 +256,7 @@ impl Engine {
             self.store_patched_layer(&mut tar, &mut basis, diff_id)?;
             committed.0.push(*diff_id);
         }
-        self.store.commit_image(delta.target_config.as_bytes(), None)
+        Ok(())
     }
 }
 

@@ -54,11 +54,12 @@ impl Engine {
         let resolved = client.resolve(reference, platform)?;
         self.store.collect_or_warn(&[]);
         let work = self.store.work()?;
+        let before = self.store.resolve(reference)?;
         let mut committed = Committed(Vec::new());
         let image = self.pull_image(&client, reference, &resolved, &mut committed, report);
         drop(work);
         let image = self.keep_or_take_back(image, &committed)?;
-        let pulled = self.name_pulled(reference, resolved.digest, image)?;
+        let pulled = Pulled { image, digest: resolved.digest, is_new: before != Some(image) };
         report(Event::Pulled {
             reference: reference.familiar(),
             digest: pulled.digest.to_string(),
@@ -81,15 +82,6 @@ impl Engine {
         result
     }
 
-    fn name_pulled(&self, reference: &Reference, digest: Digest, image: Digest) -> Result<Pulled> {
-        let before = self.store.resolve(reference)?;
-        self.store.set_reference(&reference.at(digest), &image)?;
-        if before != Some(image) {
-            self.store.set_reference(reference, &image)?;
-        }
-        Ok(Pulled { image, digest, is_new: before != Some(image) })
-    }
-
     fn pull_image(
         &self,
         client: &Client,
@@ -100,7 +92,9 @@ impl Engine {
     ) -> Result<Digest> {
         let manifest = &resolved.manifest;
         let image_id = manifest.config.digest()?;
+        let names = [&reference.at(resolved.digest), reference];
         if self.store.has_image(&image_id) {
+            names.iter().try_for_each(|name| self.store.set_reference(name, &image_id))?;
             return Ok(image_id);
         }
         let wanted = Wanted::read(client.small_blob(reference, &manifest.config)?, reference)?;
@@ -121,7 +115,7 @@ impl Engine {
         }
         // A delta's manifest says nothing of where the target's layers are.
         let manifest_bytes = wanted.delta.is_none().then_some(resolved.manifest_bytes.as_slice());
-        self.store.commit_image(&wanted.config_bytes, manifest_bytes)
+        self.store.commit_image(&wanted.config_bytes, manifest_bytes, &names)
     }
 
     /// Fetches deltas, and makes and commits the layers, one after another: all read the same basis.

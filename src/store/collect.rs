@@ -163,7 +163,7 @@ mod tests {
         let _work = store.work().unwrap();
         let record = LayerRecord { version: 0, tar_bytes: 0, file_bytes: 0, file_count: 0 };
         store.commit_layer(store.stage().unwrap(), &layer, record).unwrap();
-        assert_eq!(store.commit_image(&config, None).unwrap(), image);
+        assert_eq!(store.commit_image(&config, None, &[]).unwrap(), image);
         assert!(store.has_image(&image) && store.has_layer(&layer));
         assert_eq!(list(&store.path("quarantine")).unwrap().len(), 2);
         clean_up(&store);

@@ -107,12 +107,14 @@ impl Store {
         Ok(first.and_then(|name| Digest::from_hex(name)))
     }
 
-    /// Publishes an image whose layers are all committed; on success it survives a power cut. An image that is here
-    /// already stays as it is. The caller holds the work lock, so that no layer can go meanwhile.
+    /// Publishes an image whose layers are all committed, and lets `names` stand for it; on success all of it survives a
+    /// power cut. An image that is here already stays as it is. After an error neither a new image nor its names are
+    /// there. The caller holds the work lock, so that no layer can go meanwhile.
     pub fn commit_image(
         &self,
         config_bytes: &[u8],
         manifest_bytes: Option<&[u8]>,
+        names: &[&Reference],
     ) -> Result<Digest> {
         let id = Digest::of(config_bytes);
         let config = ImageConfig::parse(config_bytes, &format!("configuration of image {id}"))?;
@@ -125,12 +127,29 @@ impl Store {
             record::write_bytes(stage.path(), "manifest.json", bytes)?;
         }
         let _publish = self.publish()?;
-        if !self.has_image(&id) {
-            let place = self.path("images").join(id.hex());
+        let is_new = !self.has_image(&id);
+        let place = self.path("images").join(id.hex());
+        if is_new {
             self.set_aside(&place)?;
             stage.publish(&place)?;
         }
+        if let Err(e) = names.iter().try_for_each(|name| self.write_reference(name, &id)) {
+            if is_new {
+                self.take_back_image(&id);
+            }
+            return Err(e);
+        }
         Ok(id)
+    }
+
+    /// Removes an image that could not be named, with the names that it got. The caller holds the publish lock.
+    fn take_back_image(&self, id: &Digest) {
+        let leaving = self.leaving(id);
+        let removed = publish_rename(&self.path("images").join(id.hex()), &leaving);
+        // What could not be removed the collector finds; the caller has an error to report already.
+        if let Err(e) = removed.and_then(|()| self.finish_removal(id)) {
+            log::warn!("{e}");
+        }
     }
 
     /// The size of an image: the sum of its layers' file contents in bytes. A layer that is missing or damaged counts

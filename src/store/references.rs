@@ -69,7 +69,15 @@ impl Store {
     /// Lets `reference` stand for `image` from now on. The image must be here.
     pub fn set_reference(&self, reference: &Reference, image: &Digest) -> Result<()> {
         let _publish = self.publish()?;
+        self.write_reference(reference, image)
+    }
+
+    /// The same for whoever holds the publish lock.
+    pub(super) fn write_reference(&self, reference: &Reference, image: &Digest) -> Result<()> {
         self.image(image)?;
+        if self.resolve(reference).is_ok_and(|known| known == Some(*image)) {
+            return Ok(());
+        }
         let new = ReferenceRecord {
             version: record::VERSION,
             name: reference.to_string(),

@@ -15,7 +15,7 @@ pub fn store_with_an_image(name: &str) -> (Store, Digest, Digest) {
     store.commit_layer(store.stage().unwrap(), &diff_id, record.clone()).unwrap();
     store.commit_layer(store.stage().unwrap(), &Digest::of(b"other"), record).unwrap();
     let config = format!(r#"{{"rootfs":{{"type":"layers","diff_ids":["{diff_id}"]}}}}"#);
-    let image = store.commit_image(config.as_bytes(), None).unwrap();
+    let image = store.commit_image(config.as_bytes(), None, &[]).unwrap();
     (store, image, diff_id)
 }
 
