@@ -126,6 +126,8 @@ fn execute(arguments: Arguments) -> Result<i32> {
             return Err(Error::new(Kind::Invalid, message));
         }
     }
-    let engine = Engine::open(&data_root, &run_root, registry)?;
+    let mut engine = Engine::open(&data_root, &run_root, registry)?;
+    engine.max_concurrent_downloads =
+        arguments.max_concurrent_downloads.or(config.max_concurrent_downloads);
     commands::execute(&engine, arguments.command)
 }

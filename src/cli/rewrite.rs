@@ -45,8 +45,14 @@ const RUN_VALUES: &[&str] = &[
     "--security-opt",
 ];
 /// Options before the command that take a value.
-const GLOBAL_VALUES: &[&str] =
-    &["--data-root", "--run-root", "--ca-file", "--insecure-registry", "--config-file"];
+const GLOBAL_VALUES: &[&str] = &[
+    "--data-root",
+    "--run-root",
+    "--ca-file",
+    "--insecure-registry",
+    "--config-file",
+    "--max-concurrent-downloads",
+];
 
 /// Long spellings of options, and argh's name for them.
 const LONG_NAMES: &[(&str, &str)] = &[("--network", "--net")];

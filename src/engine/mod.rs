@@ -60,11 +60,13 @@ pub struct Engine {
     store: Store,
     registry: registry::Options,
     /// Layers fetched at a time; `None`: as many as suit the machine.
-    max_concurrent_downloads: Option<usize>,
+    pub max_concurrent_downloads: Option<u32>,
 }
 
 /// Layers fetched at a time where nobody says how many, as Docker does.
-const CONCURRENT_DOWNLOADS: usize = 3;
+const CONCURRENT_DOWNLOADS: u64 = 3;
+/// The most: a layer may have 250 descriptors open, and 1024 are the usual limit.
+const MAX_CONCURRENT_DOWNLOADS: u64 = 4;
 /// Memory of the machine for each of them: a layer takes under 2 MiB, and applications should not feel it.
 const BYTES_FOR_A_DOWNLOAD: u64 = 64 << 20;
 
@@ -75,15 +77,10 @@ impl Engine {
         Ok(Engine { store, registry, max_concurrent_downloads: None })
     }
 
-    /// Sets how many layers are fetched at a time, instead of up to three as the machine's memory allows.
-    pub fn set_max_concurrent_downloads(&mut self, count: usize) {
-        self.max_concurrent_downloads = Some(count);
-    }
-
     fn concurrency(&self) -> usize {
-        let suiting = || (host::memory_bytes() / BYTES_FOR_A_DOWNLOAD) as usize;
-        let count = self.max_concurrent_downloads;
-        count.unwrap_or_else(|| suiting().min(CONCURRENT_DOWNLOADS)).max(1)
+        let suiting = || (host::memory_bytes() / BYTES_FOR_A_DOWNLOAD).min(CONCURRENT_DOWNLOADS);
+        let count = self.max_concurrent_downloads.map_or_else(suiting, u64::from);
+        count.clamp(1, MAX_CONCURRENT_DOWNLOADS) as usize
     }
 
     /// The platform of this machine.

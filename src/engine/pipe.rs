@@ -19,13 +19,15 @@ pub fn join<T: Send>(
     consume: impl FnOnce(&mut dyn Read) -> Result<T> + Send,
 ) -> Result<T> {
     let (sender, receiver) = sync_channel(CHUNKS_AHEAD);
+    // Chunks go round: a new one each time would be memory from the kernel, and back to it.
+    let (giver, spare) = sync_channel(CHUNKS_AHEAD);
     thread::scope(|scope| {
-        let mut reader = Receiving { receiver, chunk: Vec::new(), read: 0, failed: false };
+        let mut reader = Receiving { receiver, giver, chunk: Vec::new(), read: 0, failed: false };
         let consumer = thread::Builder::new()
             .name("consumer".into())
             .spawn_scoped(scope, move || consume(&mut reader))
             .context(|| "start a thread".into())?;
-        let mut writer = Sending { sender, is_refused: false };
+        let mut writer = Sending { sender, spare, is_refused: false };
         let produced = produce(&mut writer);
         let is_refused = writer.is_refused;
         // An error instead of the end: what is cut short must not look whole.
@@ -61,12 +63,17 @@ type Message = Option<Vec<u8>>;
 
 struct Sending {
     sender: SyncSender<Message>,
+    /// Chunks that have been read.
+    spare: Receiver<Message>,
     is_refused: bool,
 }
 
 impl Write for Sending {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.is_refused = self.sender.send(Some(bytes.to_vec())).is_err();
+        let mut chunk = self.spare.try_recv().ok().flatten().unwrap_or_default();
+        chunk.clear();
+        chunk.extend_from_slice(bytes);
+        self.is_refused = self.sender.send(Some(chunk)).is_err();
         match self.is_refused {
             false => Ok(bytes.len()),
             true => Err(io::ErrorKind::BrokenPipe.into()),
@@ -80,6 +87,7 @@ impl Write for Sending {
 
 struct Receiving {
     receiver: Receiver<Message>,
+    giver: SyncSender<Message>,
     chunk: Vec<u8>,
     read: usize,
     failed: bool,
@@ -89,7 +97,12 @@ impl Read for Receiving {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.read == self.chunk.len() && !self.failed {
             match self.receiver.recv() {
-                Ok(Some(chunk)) => (self.chunk, self.read) = (chunk, 0),
+                Ok(Some(chunk)) => {
+                    let read = std::mem::replace(&mut self.chunk, chunk);
+                    self.read = 0;
+                    // Where there is no room, or nobody writes any more, it is just dropped.
+                    let _ = self.giver.try_send(Some(read));
+                }
                 Ok(None) => self.failed = true,
                 Err(_) => return Ok(0),
             }

@@ -322,7 +322,7 @@ fn split(text: &str) -> Vec<&str> {
     let mut words = Vec::new();
     let (mut start, mut quote, mut escaped) = (None, None, false);
     for (at, c) in text.char_indices() {
-        if c.is_whitespace() && quote.is_none() && !escaped {
+        if c.is_ascii_whitespace() && quote.is_none() && !escaped {
             words.extend(start.take().and_then(|start| text.get(start..at)));
             continue;
         }

@@ -76,7 +76,7 @@ fn refusal(status: u16, code: Option<String>, words: Option<String>) -> String {
         401 => ("unauthorized", "authentication required"),
         _ => ("denied", "requested access to the resource is denied"),
     };
-    let code = code.filter(|code| !code.is_empty()).map(|code| code.to_lowercase());
+    let code = code.filter(|code| !code.is_empty()).map(|code| code.to_ascii_lowercase());
     let code = code.map_or(default_code.to_string(), |code| code.replace('_', " "));
     format!("{code}: {}", words.unwrap_or(default_words.to_string()))
 }

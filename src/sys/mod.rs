@@ -22,6 +22,7 @@ pub mod remove;
 pub mod resolve;
 pub mod rooted;
 pub mod signal;
+pub mod socket;
 pub mod sync;
 pub mod terminal;
 

@@ -63,8 +63,8 @@ fn apply(name: &str, first: &Value, rest: &[Value], manner: Manner) -> Result<Va
     let truth = |holds: bool| Ok(Value::Bool(holds));
     match name {
         "json" => text(to_json(first, manner)),
-        "lower" => text(string(first)?.to_lowercase()),
-        "upper" => text(string(first)?.to_uppercase()),
+        "lower" => text(string(first)?.to_ascii_lowercase()),
+        "upper" => text(string(first)?.to_ascii_uppercase()),
         "title" => text(title(string(first)?)),
         "html" => text(escape(&printing::text(first))),
         "split" => {
@@ -153,7 +153,7 @@ fn title(text: &str) -> String {
     let mut starts = true;
     let letter = |c: char| {
         let out = if starts { c.to_ascii_uppercase() } else { c };
-        starts = !(c.is_alphanumeric() || c == '_' || c == '\'');
+        starts = !(c.is_ascii_alphanumeric() || c == '_' || c == '\'');
         out
     };
     text.chars().map(letter).collect()

@@ -119,7 +119,7 @@ pub fn tokens(action: &str, start: usize) -> Result<Vec<Token>, Fault> {
     let mut at = 0;
     let mut is_apart = true;
     while let Some(c) = action[at..].chars().next() {
-        if c.is_whitespace() {
+        if c.is_ascii_whitespace() {
             (at, is_apart) = (at + c.len_utf8(), true);
             continue;
         }
@@ -132,12 +132,12 @@ pub fn tokens(action: &str, start: usize) -> Result<Vec<Token>, Fault> {
 
 fn token(rest: &str, first: char, position: usize) -> Result<(Kind, usize), Fault> {
     let word = |text: &str| {
-        let end = text.find(|c: char| !c.is_alphanumeric() && c != '_');
+        let end = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         text[..end.unwrap_or(text.len())].to_string()
     };
     let second = rest[first.len_utf8()..].chars().next().unwrap_or(' ');
     Ok(match first {
-        '.' if second.is_alphabetic() || second == '_' => {
+        '.' if second.is_ascii_alphabetic() || second == '_' => {
             let name = word(&rest[1..]);
             let length = 1 + name.len();
             (Kind::Field(name), length)
@@ -152,7 +152,7 @@ fn token(rest: &str, first: char, position: usize) -> Result<(Kind, usize), Faul
         ':' if second == '=' => (Kind::Mark(':'), 2),
         '"' | '`' | '\'' => quoted(rest, first, position)?,
         _ if first.is_ascii_digit() || matches!(first, '+' | '-' | '.') => number(rest, position)?,
-        _ if first.is_alphabetic() || first == '_' => {
+        _ if first.is_ascii_alphabetic() || first == '_' => {
             let word = word(rest);
             let length = word.len();
             (Kind::Word(word), length)
