@@ -88,9 +88,6 @@ pub fn assert_whole(sandbox: &Sandbox, reference: &str, image: &str, context: &s
 
 /// Asserts that `vaquita check --deep` finds nothing wrong.
 pub fn assert_sound(sandbox: &Sandbox, context: &str) {
-    if sandbox.vaquita(&["check", "--help"]).code != 0 {
-        return;
-    }
     let checked = sandbox.vaquita(&["check", "--deep"]);
     assert_eq!(checked.code, 0, "{context}: {checked:?}");
 }
