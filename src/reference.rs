@@ -26,6 +26,17 @@ pub struct Reference {
 }
 
 impl Reference {
+    /// Parses a name to be given: one with a digest would say of the content what only a registry can.
+    pub fn parse_name(text: &str) -> Result<Reference> {
+        match Reference::parse(text)? {
+            name if name.digest().is_none() => Ok(name),
+            _ => {
+                let message = format!("refusing to create a tag with a digest reference: {text:?}");
+                Err(Error::new(Kind::Invalid, message))
+            }
+        }
+    }
+
     /// Parses what a user typed. Without tag and digest the tag is `latest`.
     pub fn parse(text: &str) -> Result<Reference> {
         let refuse = |why: &str| {

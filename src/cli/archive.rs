@@ -88,7 +88,7 @@ pub fn import(engine: &Engine, args: Import) -> Result<()> {
         return Err(Error::new(Kind::Unsupported, message));
     }
     let options = ImportOptions {
-        name: args.name.as_deref().map(Reference::parse).transpose()?,
+        name: args.name.as_deref().map(Reference::parse_name).transpose()?,
         changes: args.change,
         message: args.message.unwrap_or_else(|| format!("Imported from {source}")),
         platform: args.platform.as_deref().map(Platform::parse).transpose()?,

@@ -113,7 +113,7 @@ fn run(engine: &Engine, args: Run) -> Result<i32> {
 }
 
 fn delta(engine: &Engine, args: &Delta) -> Result<()> {
-    let tag = args.tag.as_deref().map(Reference::parse).transpose()?;
+    let tag = args.tag.as_deref().map(Reference::parse_name).transpose()?;
     let mut progress = Progress::new(progress::PULL);
     let mut report = |event| progress.show(event);
     let DeltaSummary { image, normal_bytes, delta_bytes } =

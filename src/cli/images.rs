@@ -144,7 +144,7 @@ pub fn time_text(at: u64) -> String {
 }
 
 pub fn tag(engine: &Engine, args: &Tag) -> Result<()> {
-    engine.tag(&args.source, &Reference::parse(&args.target)?)
+    engine.tag(&args.source, &Reference::parse_name(&args.target)?)
 }
 
 pub fn rmi(engine: &Engine, args: &Rmi) -> Result<i32> {

@@ -29,6 +29,9 @@ impl Engine {
             let thread = thread.spawn_scoped(scope, pack).context(|| "start a thread".into())?;
             thread.join().map_err(|_| Error::new(Kind::Internal, "the exporting thread died"))?
         });
+        // What is removed meanwhile disappears from the tree without an error.
+        let packed =
+            packed.and_then(|()| self.store.find_container(&container.record.id).map(drop));
         packed.map_err(|e| {
             Error::new(e.kind(), format!("export container {}", container.record.name)).caused_by(e)
         })

@@ -278,7 +278,8 @@ impl Contents {
             return Err(Error::new(Kind::Corrupt, message));
         }
         let tags = image.repo_tags.iter().flatten();
-        let names: Vec<Reference> = tags.map(|tag| Reference::parse(tag)).collect::<Result<_>>()?;
+        let names: Vec<Reference> =
+            tags.map(|tag| Reference::parse_name(tag)).collect::<Result<_>>()?;
         if let (Some(wanted), Some(found)) = (platform, config.platform()) {
             let name = names.first().map_or_else(|| image.config.clone(), Reference::familiar);
             let found = Descriptor {

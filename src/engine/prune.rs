@@ -85,7 +85,7 @@ impl Engine {
         }
         match self.store.remove_image(&image.id, &names, true) {
             Ok(()) => {}
-            Err(e) if e.kind() == Kind::Conflict => return Ok(false),
+            Err(e) if matches!(e.kind(), Kind::Conflict | Kind::NotFound) => return Ok(false),
             Err(e) => return Err(e),
         }
         pruned.images.extend(names.iter().map(|name| Removed::Untagged(name.familiar())));

@@ -35,7 +35,8 @@ impl Engine {
     pub fn usage(&self) -> Result<Usage> {
         let mut containers = Vec::new();
         for summary in self.containers(&ContainerQuery { all: true, ..Default::default() })? {
-            let container = self.store.find_container(&summary.id)?;
+            // It may have gone meanwhile.
+            let Ok(container) = self.store.find_container(&summary.id) else { continue };
             containers.push((summary, tree_bytes(&container.directory.join("diff"))?));
         }
         let layers = self.layers()?;
@@ -44,7 +45,8 @@ impl Engine {
             if images.iter().any(|known| known.image.id == image.id) {
                 continue;
             }
-            let diff_ids = self.store.image(&image.id)?.config.diff_ids()?;
+            let Ok(known) = self.store.image(&image.id) else { continue };
+            let diff_ids = known.config.diff_ids()?;
             let shared = layers.iter().filter(|l| l.images > 1 && diff_ids.contains(&l.diff_id));
             let shared_bytes = shared.map(|layer| layer.bytes).sum();
             let id = image.id.to_string();
@@ -67,7 +69,8 @@ impl Engine {
                 match layers.iter_mut().find(|layer| layer.diff_id == diff_id) {
                     Some(layer) => layer.images += 1,
                     None => {
-                        let bytes = self.store.layer(&diff_id)?.file_bytes;
+                        // One that is missing or damaged takes nothing that can be counted.
+                        let bytes = self.store.layer(&diff_id).map_or(0, |layer| layer.file_bytes);
                         layers.push(LayerUsage { diff_id, bytes, images: 1 });
                     }
                 }

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::io::{Read, Write};
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::sys::beneath::MAX_PATH_BYTES;
 
 /// The most members accepted in one archive; an image has at most 500 layers, each with a few files.
 const MAX_MEMBERS: usize = 100_000;
@@ -86,9 +87,16 @@ pub fn read(
         let mut entry = entry.context(what)?;
         let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let path = path.trim_start_matches("./").to_string();
+        if path.len() > MAX_PATH_BYTES {
+            let message = format!("read the archive: a path of more than {MAX_PATH_BYTES} bytes");
+            return Err(Error::new(Kind::Invalid, message));
+        }
         let kind = entry.header().entry_type();
-        let target =
-            || entry.link_name_bytes().map(|name| String::from_utf8_lossy(&name).into_owned());
+        // A target that is too long leads nowhere.
+        let target = || {
+            let name = entry.link_name_bytes().filter(|name| name.len() <= MAX_PATH_BYTES)?;
+            Some(String::from_utf8_lossy(&name).into_owned())
+        };
         let link = match kind {
             tar::EntryType::Symlink => target(),
             tar::EntryType::Link => target().map(|target| format!("/{target}")),

@@ -23,6 +23,8 @@ const MAX_INDEX_DEPTH: usize = 4;
 
 /// Where an archive's list of images is, Docker's and OCI's.
 pub const MANIFEST: &str = "manifest.json";
+/// Images of one archive: each is held with its configuration until all are checked.
+const MAX_IMAGES: usize = 500;
 /// See `MANIFEST`.
 pub const INDEX: &str = "index.json";
 
@@ -138,7 +140,18 @@ impl Documents {
             (Some(_), Some(index)) if platform.is_some() || index.iter().any(is_index) => {
                 self.images_of(&index, platform, machine)
             }
-            (Some(manifest), _) => json::parse(manifest, "manifest.json of the archive"),
+            (Some(manifest), _) => {
+                let images: Vec<ArchiveImage> =
+                    json::parse(manifest, "manifest.json of the archive")?;
+                if images.len() > MAX_IMAGES {
+                    let message = format!(
+                        "manifest.json of the archive: {} images, the limit is {MAX_IMAGES}",
+                        images.len()
+                    );
+                    return Err(Error::new(Kind::Invalid, message));
+                }
+                Ok(images)
+            }
             (None, Some(index)) => self.images_of(&index, platform, machine),
             (None, None) => {
                 let message = "the archive has neither manifest.json nor index.json: it is not one of `save`, and no OCI layout";

@@ -192,10 +192,11 @@ impl Body {
         if count == 0 && !is_whole {
             return Err(self.ends_early(self.position));
         }
-        self.position += count as u64;
-        if self.position > self.size {
-            return Err(self.runs_past(self.position));
+        let position = self.position.saturating_add(count as u64);
+        if position > self.size {
+            return Err(self.runs_past(position));
         }
+        self.position = position;
         self.retry.progress(count as u64);
         self.state = if count == 0 { State::Ended } else { State::Open(answer) };
         Ok(count)

@@ -14,6 +14,11 @@ impl Client {
     pub fn login(&self, registry: &str) -> Result<Option<String>> {
         // Any repository will do: none is named in what is asked.
         let reference = Reference::parse(&format!("{registry}/login"))?;
+        if reference.registry() != registry {
+            let message =
+                format!("{registry:?} is no registry: write host:port, or a host with a dot");
+            return Err(Error::new(Kind::Invalid, message));
+        }
         let doing = format!("login to {registry}");
         let question = Question {
             place: Place::Base,

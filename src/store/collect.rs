@@ -52,7 +52,8 @@ impl Store {
         let _publish = self.publish()?;
         let mut directories = vec![(self.data_root.clone(), None), (self.path("references"), None)];
         for id in list(&self.path("containers"))? {
-            if let Some(lock) = self.container_lock(&id, Mode::TryExclusive)? {
+            // Shared: whoever asks meanwhile whether it runs must not take us for its runner.
+            if let Some(lock) = self.container_lock(&id, Mode::TryShared)? {
                 directories.push((self.path("containers").join(id), Some(lock)));
             }
         }

@@ -142,7 +142,12 @@ impl Store {
     /// caller holds the publish lock.
     fn remove_orphans(&self) -> Result<()> {
         for container in self.containers()?.iter().filter(|c| c.record.auto_remove) {
-            if let Some(_lock) = self.container_lock(&container.record.id, Mode::TryExclusive)? {
+            // Shared: whoever asks meanwhile whether it runs must not take us for its runner.
+            let id = &container.record.id;
+            let is_it = |tree: &MountedTree| matches!(tree, MountedTree::Container(mounted) if mounted == id);
+            if let Some(_lock) = self.container_lock(id, Mode::TryShared)?
+                && self.refuse_if_mounted("", &is_it).is_ok()
+            {
                 self.take_away(&container.directory)?;
             }
         }

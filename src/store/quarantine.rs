@@ -92,7 +92,8 @@ impl Store {
             return Ok(None);
         };
         let id = directory.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        match self.container_lock(id, crate::sys::lock::Mode::TryExclusive)? {
+        // Shared: whoever asks meanwhile whether it runs must not take us for its runner.
+        match self.container_lock(id, crate::sys::lock::Mode::TryShared)? {
             Some(lock) => Ok(Some(lock)),
             None => {
                 let message = format!("set aside {}: its container runs", path.display());
