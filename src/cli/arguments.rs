@@ -31,7 +31,7 @@ pub struct Arguments {
     /// daemon.json to read (default /etc/vaquita/daemon.json)
     #[argh(option, arg_name = "file")]
     pub config_file: Option<String>,
-    /// layers to fetch at a time, up to 4 (default: 3, fewer where memory is short)
+    /// layers to fetch at a time, up to 3 (default: 3, fewer where memory is short)
     #[argh(option, arg_name = "count")]
     pub max_concurrent_downloads: Option<u32>,
     /// say more about what is done, on standard error

@@ -47,7 +47,7 @@ Options:
   --insecure-registry HOST  Speak plain HTTP or unverified TLS with this registry
   --config-file FILE        Settings of this installation (default /etc/vaquita/daemon.json)
   --max-concurrent-downloads COUNT
-                            Fetch so many layers at a time, up to 4 (default 3, fewer where memory is short)
+                            Fetch so many layers at a time, up to 3 (default 3, fewer where memory is short)
   -D, --debug               Say more about what is done
   --help, --version
 

@@ -208,8 +208,12 @@ impl Fetching<'_> {
         let from = Checkpoint::load(stage.directory(), digest);
         let resumed = from.is_some();
         let mut result = self.unpack(wanted, &mut stage, from, tell);
-        // What an earlier try left may be what is damaged.
-        if resumed && result.as_ref().is_err_and(|e| e.kind() == Kind::Corrupt) {
+        // What an earlier try left may be what is wrong.
+        let is_of_stage = |e: &Error| {
+            use Kind::{Cancelled, NoSpace, Unauthorized, Unavailable};
+            !matches!(e.kind(), Unavailable | Cancelled | NoSpace | Unauthorized)
+        };
+        if resumed && result.as_ref().is_err_and(is_of_stage) {
             result = self.unpack(wanted, &mut stage, None, tell);
         }
         match result {

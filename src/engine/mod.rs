@@ -65,8 +65,8 @@ pub struct Engine {
 
 /// Layers fetched at a time where nobody says how many, as Docker does.
 const CONCURRENT_DOWNLOADS: u64 = 3;
-/// The most: a layer may have 250 descriptors open, and 1024 are the usual limit.
-const MAX_CONCURRENT_DOWNLOADS: u64 = 4;
+/// The most: a layer may have 300 descriptors open, and 1024 are the usual limit.
+const MAX_CONCURRENT_DOWNLOADS: u64 = 3;
 /// Memory of the machine for each of them: a layer takes under 2 MiB, and applications should not feel it.
 const BYTES_FOR_A_DOWNLOAD: u64 = 64 << 20;
 

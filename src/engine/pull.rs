@@ -78,6 +78,12 @@ impl Engine {
             && !matches!(e.kind(), Kind::Unavailable | Kind::Cancelled)
         {
             self.store.collect_or_warn(&committed.0);
+            // What other layers of this pull, or of others, had reached is room for those who need it now.
+            if e.kind() == Kind::NoSpace
+                && let Err(e) = self.store.remove_unfinished_layers()
+            {
+                log::warn!("{e}");
+            }
         }
         result
     }

@@ -101,14 +101,16 @@ pub struct Comparing {
     file: File,
     /// All before is equal.
     pub at: u64,
+    /// `Tree::states` when the link was made; `None` if a checkpoint has it.
+    pub made: Option<u32>,
     dropped: u64,
     buffer: Vec<u8>,
 }
 
 impl Comparing {
     /// Compares with `file` from the offset `at` on.
-    pub fn new(file: File, at: u64) -> Comparing {
-        Comparing { file, at, dropped: at, buffer: Vec::new() }
+    pub fn new(file: File, at: u64, made: Option<u32>) -> Comparing {
+        Comparing { file, at, made, dropped: at, buffer: Vec::new() }
     }
 
     /// Whether the file goes on with `bytes`.

@@ -41,6 +41,8 @@ pub struct Tree<'a> {
     journal: Option<Journal>,
     /// How many states have been taken; a directory made since the last is taken away with it.
     states: u32,
+    /// A directory was replaced: what the journal says of the paths below it is not true any more.
+    is_barred: bool,
 }
 
 struct Parent {
@@ -83,7 +85,10 @@ impl<'a> Tree<'a> {
             let place = tree.find(path).map_err(Error::from)?;
             tree.parents.push(Parent { path: place.path, dir: place.dir, mtime, made: None });
         }
-        tree.shadowed = open_directory_at(stage, SHADOWED.as_bytes()).ok();
+        if state.shadowed_count > 0 {
+            let shadowed = open_directory_at(stage, SHADOWED.as_bytes());
+            tree.shadowed = Some(shadowed.context(|| format!("open {SHADOWED:?}"))?);
+        }
         tree.shadowed_count = state.shadowed_count;
         Ok(tree)
     }
@@ -110,6 +115,7 @@ impl<'a> Tree<'a> {
             window: Window::new(slots),
             journal,
             states: 0,
+            is_barred: false,
         }
     }
 
@@ -127,6 +133,12 @@ impl<'a> Tree<'a> {
         };
         let fs = self.fs.try_clone().context(doing)?;
         self.window.add(fs, FS.into(), 0);
+        let stage = self.stage.try_clone_to_owned().context(doing)?;
+        self.window.add(stage, Vec::new(), 0);
+        if let Some(shadowed) = &self.shadowed {
+            let shadowed = shadowed.try_clone().context(doing)?;
+            self.window.add(shadowed, SHADOWED.into(), 0);
+        }
         for parent in &self.parents {
             let dir = parent.dir.try_clone().context(doing)?;
             self.window.add(dir, parent.path.clone(), 0);
@@ -136,6 +148,16 @@ impl<'a> Tree<'a> {
             |parent: &Parent| (parent.path.clone(), parent.mtime.seconds, parent.mtime.nanoseconds);
         let parents = self.parents.iter().map(open).collect();
         Ok(TreeState { parents, shadowed_count: self.shadowed_count, journal_bytes })
+    }
+
+    /// How many states have been taken.
+    pub fn states(&self) -> u32 {
+        self.states
+    }
+
+    /// Whether a state still can tell all that it has to.
+    pub fn takes_states(&self) -> bool {
+        !self.is_barred
     }
 
     /// The window of what is on its way to the disk.
@@ -302,6 +324,7 @@ impl<'a> Tree<'a> {
             return Ok(false);
         }
         self.before_change()?;
+        self.is_barred |= kind == Some(NodeKind::Directory);
         match kind {
             Some(NodeKind::File | NodeKind::Directory) => self.put_aside(name, record)?,
             _ => node::remove(self.current().0, name).context(|| "replace".into())?,

@@ -3,8 +3,10 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 
 use super::checkpoint::{self, Course, FileState, Resumption};
+use super::decoder::DecoderState;
 use super::members::{self, Member, MemberKind, Segment, Source};
 use super::peers::{Comparing, Peers};
 use super::record::{self, RecordWriter};
@@ -12,7 +14,7 @@ use super::tree::Tree;
 use super::window::WINDOW_BYTES;
 use crate::digest::Digest;
 use crate::error::{Context, Error, Kind, Result};
-use crate::sys::file::{create_file_at, reopen_file_at, sync_directory};
+use crate::sys::file::{create_file_at, open_file_at, reopen_file_at, sync_directory};
 use crate::sys::node::{self, Attributes, Mtime, NodeKind, Xattr};
 use crate::sys::sync::{drop_cache, start_writeback, sync_and_drop, wait_writeback};
 
@@ -157,16 +159,18 @@ impl<'a> Unpacker<'a> {
     }
 
     fn is_window_full(&mut self) -> bool {
-        let offset = self.source.offset();
-        let due = self.course.as_ref().is_some_and(|course| course.due(offset).is_some());
-        due || self.tree.window().is_full()
+        self.due().is_some() || self.tree.window().is_full()
+    }
+
+    /// From where the stream could be taken up, if it is time for a checkpoint and one can be made.
+    fn due(&self) -> Option<DecoderState> {
+        let course = self.course.as_ref().filter(|_| self.tree.takes_states())?;
+        course.due(self.source.offset())
     }
 
     /// Ends the window, with a checkpoint if one is due. `file` is being written, and its state.
     fn end_window(&mut self, file: Option<(&File, FileState)>) -> Result<()> {
-        let offset = self.source.offset();
-        let due = self.course.as_ref().and_then(|course| course.due(offset));
-        let (Some(decoder), Some(course)) = (due, &mut self.course) else {
+        let (Some(decoder), Some(course)) = (self.due(), &mut self.course) else {
             return self.tree.window().end(None);
         };
         let doing = || "make a checkpoint".to_string();
@@ -302,7 +306,8 @@ impl<'a> Unpacker<'a> {
         let found = if is_plain { self.peers.find(parent, name, member, size) } else { None };
         let Some((file, peer_dir)) = found else { return Ok(None) };
         let linked = node::make_link(peer_dir.as_fd(), name, dir, name);
-        Ok(linked.is_ok().then(|| Comparing::new(file, 0)))
+        let made = Some(self.tree.states());
+        Ok(linked.is_ok().then(|| Comparing::new(file, 0, made)))
     }
 
     /// Goes on with the file in whose middle a checkpoint was made.
@@ -310,9 +315,16 @@ impl<'a> Unpacker<'a> {
         let (parent, name) = split(&state.path);
         self.tree.enter(parent)?;
         let doing = || "go on with the file".to_string();
-        let mut file = reopen_file_at(self.tree.current().0, name).context(doing)?;
         if state.is_link {
-            return self.content(Target::Compared(Comparing::new(file, state.at)), state, true);
+            let file = open_file_at(self.tree.current().0, name).context(doing)?;
+            let target = Target::Compared(Comparing::new(file, state.at, None));
+            return self.content(target, state, true);
+        }
+        let mut file = reopen_file_at(self.tree.current().0, name).context(doing)?;
+        let found = file.metadata().context(doing)?;
+        // A file that another layer has as well is never written to, whatever a checkpoint says.
+        if !found.is_file() || found.nlink() != 1 {
+            return Err(Error::new(Kind::Corrupt, "go on with the file: it is another"));
         }
         file.set_len(state.at).context(doing)?;
         file.seek(SeekFrom::Start(state.at)).context(doing)?;
@@ -332,6 +344,12 @@ impl<'a> Unpacker<'a> {
             let end = offset.saturating_add(len);
             while target.at() < end {
                 let bytes = self.source.payload(end - target.at())?;
+                if bytes.is_empty() {
+                    return Err(Error::new(
+                        Kind::Corrupt,
+                        "the checkpoint says of more than comes",
+                    ));
+                }
                 if let Target::Compared(comparing) = &mut target
                     && !comparing.goes_on_with(bytes).context(|| "compare".into())?
                 {
@@ -374,8 +392,7 @@ impl<'a> Unpacker<'a> {
             return Ok(());
         }
         target.end_step().context(|| "write file".into())?;
-        let offset = self.source.offset();
-        match self.course.as_ref().and_then(|course| course.due(offset)) {
+        match self.due() {
             None => Ok(()),
             Some(_) => self.end_window(Some((target.file(), state.clone()))),
         }
@@ -432,7 +449,10 @@ impl<'a> Unpacker<'a> {
 fn diverge(tree: &mut Tree, path: &[u8], equal: &Comparing, bytes: &[u8]) -> Result<Writing> {
     let (_, name) = split(path);
     let doing = || "replace a link".to_string();
-    tree.before_change()?;
+    // A link that no checkpoint knows of is taken away with what came after it.
+    if equal.made != Some(tree.states()) {
+        tree.before_change()?;
+    }
     node::remove(tree.current().0, name).context(doing)?;
     let mut file = create_file_at(tree.current().0, name).context(doing)?;
     equal.copy_equal(&mut file).context(doing)?;

@@ -22,7 +22,7 @@ use crate::sys::sync::sync_and_drop;
 pub const WINDOW_BYTES: u64 = 4 << 20;
 /// Files and directories after which it is full; a checkpoint adds some 20. Two windows are open at a time, and three
 /// layers may be unpacked side by side within a limit of 1024 descriptors.
-const WINDOW_NODES: usize = 112;
+const WINDOW_NODES: usize = 96;
 /// Threads that sync. Debian minbase, 6,000 nodes: 1 thread sends 6,050 flushes to the disk, 4 send 4,100, 8 send 2,200,
 /// 16 send 1,550, 32 send 1,170; a flush costs a tenth of a millisecond on a virtual disk and some on a memory card.
 const SYNCERS: usize = 16;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use miniserde::{Deserialize, Serialize};
 
 use super::record;
-use super::{Lock, Store, open_directory, publish_rename, remove_tree};
+use super::{Lock, Store, list, open_directory, publish_rename, remove_tree};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Kind, Result};
 use crate::layer;
@@ -15,7 +15,7 @@ use crate::sys::lock::Mode::Exclusive;
 use crate::sys::{fault, file, host};
 
 /// The file that a finished layer has.
-const LAYER_RECORD: &str = "layer.json";
+pub(super) const LAYER_RECORD: &str = "layer.json";
 /// What the names of stages begin with that can be gone on with; the diff ID follows.
 pub(super) const LAYER_STAGE: &str = "layer-";
 
@@ -66,17 +66,33 @@ impl Stage {
 
     /// Empties the stage.
     pub fn restart(&mut self) -> Result<()> {
-        remove_tree(&self.path)?;
+        if list(&self.path)?.is_empty() {
+            return Ok(());
+        }
+        remove_stage(&self.path)?;
         fs_err::create_dir(&self.path).context(|| "begin a stage".into())?;
         self.directory = open_directory(&self.path)?;
         Ok(())
     }
 }
 
+/// Removes a stage. One that can be gone on with first loses its name, durably: half of it with its checkpoint, or with the
+/// record of a finished layer, must never be found.
+pub(super) fn remove_stage(path: &Path) -> Result<()> {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    if !name.starts_with(LAYER_STAGE) {
+        return remove_tree(path);
+    }
+    let random = host::random().context(|| "make a name for a stage".into())?;
+    let nameless = path.with_file_name(Digest::of(&random).short());
+    publish_rename(path, &nameless)?;
+    remove_tree(&nameless)
+}
+
 impl Drop for Stage {
     fn drop(&mut self) {
         if !self.stays
-            && let Err(e) = remove_tree(&self.path)
+            && let Err(e) = remove_stage(&self.path)
         {
             // The collector will find it again.
             log::warn!("{e}");
@@ -171,6 +187,6 @@ impl Store {
 }
 
 /// Whether a stage holds a layer that was verified and is on the disk whole, and only lacks its place.
-fn is_finished(stage: &Path) -> bool {
+pub(super) fn is_finished(stage: &Path) -> bool {
     matches!(record::read::<LayerRecord>(&stage.join(LAYER_RECORD)), Ok(Some(_)))
 }

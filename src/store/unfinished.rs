@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::layers::LAYER_STAGE;
-use super::{Store, list, open_directory, remove_tree, root_fd};
+use super::layers::{LAYER_RECORD, LAYER_STAGE, is_finished, remove_stage};
+use super::{Store, list, open_directory, root_fd};
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::layer;
@@ -13,7 +13,7 @@ use crate::layer;
 const KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Bytes of tar that unfinished layers may hold together before the oldest of them go.
 const KEPT_BYTES: u64 = 1 << 30;
-/// So many of the youngest stay whatever their size: what one pull has under way at a time.
+/// So many of the youngest stay whatever their size, for they are what one pull has under way at a time.
 const ALWAYS_KEPT: usize = 3;
 /// A clock that shows less than this, the first of January 2026, has not been set.
 const UNSET_CLOCK: Duration = Duration::from_secs(1_767_225_600);
@@ -43,7 +43,11 @@ impl Store {
         let diff_id = name.strip_prefix(LAYER_STAGE).and_then(Digest::from_hex)?;
         let path = self.path("stages").join(name);
         let opened = open_directory(&path).ok()?;
-        let (tar_bytes, touched) = layer::staged_bytes(root_fd(&opened))?;
+        let finished = || {
+            let record = std::fs::metadata(path.join(LAYER_RECORD)).ok()?;
+            is_finished(&path).then_some((0, record.modified().ok()?))
+        };
+        let (tar_bytes, touched) = layer::staged_bytes(root_fd(&opened)).or_else(finished)?;
         (!self.has_layer(&diff_id)).then_some(Unfinished { diff_id, tar_bytes, path, touched })
     }
 
@@ -53,7 +57,7 @@ impl Store {
         for name in list(&self.path("stages"))? {
             let path = self.path("stages").join(name);
             if !kept.contains(&path) {
-                remove_tree(&path)?;
+                remove_stage(&path)?;
             }
         }
         Ok(())
@@ -63,7 +67,7 @@ impl Store {
         let (mut kept, mut sum) = (Vec::new(), 0_u64);
         for layer in self.unfinished_layers()? {
             sum = sum.saturating_add(layer.tar_bytes);
-            if kept.len() < ALWAYS_KEPT || sum <= KEPT_BYTES && !is_old(layer.touched) {
+            if !is_old(layer.touched) && (kept.len() < ALWAYS_KEPT || sum <= KEPT_BYTES) {
                 kept.push(layer.path);
             }
         }
@@ -77,7 +81,7 @@ impl Store {
         };
         let mut sum = 0;
         for layer in self.unfinished_layers()? {
-            remove_tree(&layer.path)?;
+            remove_stage(&layer.path)?;
             sum += layer.tar_bytes;
         }
         Ok(sum)
