@@ -133,23 +133,35 @@ impl Store {
             self.set_aside(&place)?;
             stage.publish(&place)?;
         }
+        // A name that cannot be read stood for nothing.
+        let stood_for = |name: &&Reference| self.resolve(name).ok().flatten();
+        let before: Vec<Option<Digest>> = names.iter().map(stood_for).collect();
         if let Err(e) = names.iter().try_for_each(|name| self.write_reference(name, &id)) {
-            if is_new {
-                self.take_back_image(&id);
+            // What could not be taken back stands for the new image, which then stays; there is an error to report already.
+            if is_new && let Err(e) = self.take_back_image(&id, names, &before) {
+                log::warn!("{e}");
             }
             return Err(e);
         }
         Ok(id)
     }
 
-    /// Removes an image that could not be named, with the names that it got. The caller holds the publish lock.
-    fn take_back_image(&self, id: &Digest) {
-        let leaving = self.leaving(id);
-        let removed = publish_rename(&self.path("images").join(id.hex()), &leaving);
-        // What could not be removed the collector finds; the caller has an error to report already.
-        if let Err(e) = removed.and_then(|()| self.finish_removal(id)) {
-            log::warn!("{e}");
+    /// Removes an image that could not be named, after its names stand again for what they stood for `before`. The caller
+    /// holds the publish lock.
+    fn take_back_image(
+        &self,
+        id: &Digest,
+        names: &[&Reference],
+        before: &[Option<Digest>],
+    ) -> Result<()> {
+        for (name, before) in names.iter().zip(before) {
+            match before {
+                Some(before) => self.write_reference(name, before)?,
+                None => self.remove_reference(name, id)?,
+            }
         }
+        publish_rename(&self.path("images").join(id.hex()), &self.leaving(id))?;
+        self.finish_removal(id)
     }
 
     /// The size of an image: the sum of its layers' file contents in bytes. A layer that is missing or damaged counts
