@@ -45,6 +45,6 @@ step demo env "VAQUITA=$binary" sh tests/demo.sh
 step qemu-user qemu/test
 step qemu-system qemu/test-vm
 step "power cuts' disk" qemu/cuts/test
-step "power cuts" qemu/powercut --cuts 50 --again-limit 4
+step "power cuts" qemu/powercut --seed 2026 --cuts 50 --again-limit 4
 printf '\n%s%s passed, %s failed\n' "$summary" $passed $failed
 [ $failed -eq 0 ]
