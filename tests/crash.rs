@@ -50,13 +50,21 @@ const SCENARIOS: &[Scenario] = &[
         again: "",
         stride: 1,
     },
-    // Longer than a window: checkpoints are written, and the next try goes on from one.
+    // More nodes than a window holds.
     Scenario {
         name: "pull-long",
         prepare: "true",
         command: "vaquita pull -q $REGISTRY/long:1",
         again: "",
         stride: 23,
+    },
+    // Several checkpoints, and members that replace what they rely on: the next try goes on from one.
+    Scenario {
+        name: "pull-replacing",
+        prepare: "true",
+        command: "vaquita pull -q $REGISTRY/replacing:1",
+        again: "",
+        stride: 29,
     },
     Scenario {
         name: "pull-update",
@@ -198,6 +206,8 @@ fn prepare(images: &Path, registry: &Registry) {
     };
     image("several:1", "several.tar", &["a", "b"]);
     image("long:1", "long.tar", &["long"]);
+    succeed(fixture("odd").arg(&layers));
+    image("replacing:1", "replacing.tar", &["brief.tar"]);
     image("app:1", "app1.tar", &["a", "v1"]);
     image("app:2", "app2.tar", &["a", "v2"]);
     succeed(fixture("busybox").arg(images.join("busybox.tar")).args([
@@ -219,6 +229,7 @@ fn prepare(images: &Path, registry: &Registry) {
     for (name, file) in [
         ("several:1", "several.tar"),
         ("long:1", "long.tar"),
+        ("replacing:1", "replacing.tar"),
         ("moving:1", "app1.tar"),
         ("app:delta", "delta.tar"),
     ] {

@@ -339,10 +339,10 @@ fn members_of_every_kind() {
     killed("odd", "odd", Signal::KILL, AGAIN_BYTES);
 }
 
-/// What is replaced takes the checkpoints before it away, so that more may be fetched again; the result is the same.
+/// What was replaced since the checkpoint is put back.
 #[test]
 fn members_that_replace_each_other() {
-    killed("twice", "twice", Signal::KILL, u64::MAX);
+    killed("twice", "twice", Signal::KILL, AGAIN_BYTES);
 }
 
 #[test]

@@ -290,7 +290,7 @@ impl Fetching<'_> {
         match from {
             None => Decoder::open(blob, Some(digest)),
             Some(from) => {
-                let history = from.history(stage.directory(), name)?;
+                let history = from.restore(stage.directory(), name)?;
                 Decoder::resume(blob, from.decoder(), &history, digest)
             }
         }

@@ -6,10 +6,10 @@
 //! once all that it made until then is on the disk, that note is written as a checkpoint.
 //!
 //! A checkpoint says: the stage holds all that the first `offset` bytes of the tar make, durably. It may hold more, made
-//! since; the journal (`journal`) tells what, so that it can be removed. Whatever would change what was there before takes
-//! the checkpoint away first (`Slots::clear`).
+//! since; the journal (`journal`) tells what, so that it can be removed. Where what was there before had to be changed, the undo
+//! log (`undo`) tells how, so that it can be changed back.
 //!
-//! # Format, version 1
+//! # Format, version 2
 //!
 //! ```text
 //! slot = "vqresume" version:u32 length:u32 crc:u32 body[length]           numbers little-endian, CRC-32 of the body
@@ -37,6 +37,7 @@ use super::peers::Peers;
 use super::rebuild::LayerTar;
 use super::record::RecordState;
 use super::tree::TreeState;
+use super::undo;
 use crate::delta::ReadAt;
 use crate::digest::Digest;
 use crate::error::{Context, Error, Kind, Result};
@@ -53,7 +54,7 @@ const MAX_TRAIL: usize = 64;
 
 const SLOTS: [&str; 2] = ["checkpoint.0", "checkpoint.1"];
 const MAGIC: &[u8; 8] = b"vqresume";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEAD_BYTES: usize = 20;
 /// The index of the header record is most of a checkpoint: 28 bytes for some hundred files.
 const MAX_BODY_BYTES: usize = 4 << 20;
@@ -113,8 +114,9 @@ impl Checkpoint {
         self.source.offset
     }
 
-    /// The end of what had been decoded, read back from the files that it became.
-    pub fn history(&self, stage: BorrowedFd, name: &str) -> Result<Vec<u8>> {
+    /// Puts the stage back to what it was, and gives the end of what had been decoded, read from the files that it became.
+    pub fn restore(&self, stage: BorrowedFd, name: &str) -> Result<Vec<u8>> {
+        self.tree.restore(stage)?;
         let mut history = vec![0; self.decoder.history_bytes() as usize];
         let start = self.decoder.tar_offset() - history.len() as u64;
         let mut tar = LayerTar::open_partial(stage, &self.record, name)?;
@@ -206,7 +208,8 @@ pub fn staged_bytes(stage: BorrowedFd) -> Option<(u64, SystemTime)> {
 /// Removes from `stage` what a layer that is complete needs no more. It survives a power cut when the stage is synced.
 pub fn remove_checkpoints(stage: BorrowedFd) -> io::Result<()> {
     SLOTS.iter().try_for_each(|name| remove_file_at(stage, name.as_bytes()))?;
-    journal::remove(stage)
+    journal::remove(stage)?;
+    undo::remove(stage)
 }
 
 /// The places from which the stream of a layer can be taken up again, in order: left by who decodes, used by who unpacks.

@@ -2,10 +2,12 @@
 //!
 //! A pull that goes on from a checkpoint must find the tree as it was then, and nothing more: what was fetched behind it
 //! has not been verified, and could be anything. So each node's path is noted, as the first half of its SHA-256, and for
-//! each directory that was left the time that it got; a checkpoint says how long the journal was.
+//! each directory that was left the time that it got, and each that was moved away with all that it held; a checkpoint says
+//! how long the journal was.
 //!
 //! ```text
-//! entry = path:[16] seconds:i64 nanoseconds:u32                little-endian; nanoseconds is 2^32-1 where a node was made
+//! entry = path:[16] seconds:i64 nanoseconds:u32                little-endian; nanoseconds is 2^32-1 where a node was made,
+//!                                                              2^32-2 where a directory was moved away
 //! ```
 
 use std::fs::File;
@@ -24,8 +26,9 @@ use crate::sys::remove::remove_tree;
 const NAME: &[u8] = b"journal";
 const ENTRY_BYTES: usize = 28;
 const MADE: u32 = u32::MAX;
-/// Entries that a resumed layer may have: 28 MiB of journal, held in memory for as long as the tree is compared with it. A
-/// layer of more begins anew.
+const GONE: u32 = u32::MAX - 1;
+/// Entries that a resumed layer may have: 32 MiB, held in memory for as long as the tree is compared with them. A layer of
+/// more begins anew.
 const MAX_ENTRIES: u64 = 1 << 20;
 /// Entries are written in pieces.
 const BUFFER_BYTES: usize = 16 << 10;
@@ -51,6 +54,11 @@ impl Journal {
     /// Notes that the node `path` was made.
     pub fn made(&mut self, path: &[u8]) -> io::Result<()> {
         self.add(path, Mtime { seconds: 0, nanoseconds: MADE })
+    }
+
+    /// Notes that the directory `path` was moved away: what was made below it is there no more.
+    pub fn gone(&mut self, path: &[u8]) -> io::Result<()> {
+        self.add(path, Mtime { seconds: 0, nanoseconds: GONE })
     }
 
     /// Notes the time that the directory `path` has, now that nothing more is made in it.
@@ -95,13 +103,22 @@ fn name_of(path: &[u8]) -> Name {
 
 /// Takes everything out of the tree `fs` of `stage` that the first `bytes` of its journal do not name, and gives the
 /// directories their times back, except those that are `open`: they get them when they are left again.
-pub fn roll_back(stage: BorrowedFd, fs: BorrowedFd, bytes: u64, open: &[Vec<u8>]) -> Result<()> {
+pub fn roll_back(stage: BorrowedFd, fs: BorrowedFd, bytes: u64, open: &[&[u8]]) -> Result<()> {
     let mut known = Known(read(stage, bytes).context(|| "read the journal".into())?);
-    known.0.sort_by_key(|(name, _)| *name);
-    known.roll_back(fs, b"", open)
+    known.0.sort_unstable_by_key(|entry| (entry.name, entry.number));
+    known.roll_back(fs, b"", 0, open)
 }
 
-fn read(stage: BorrowedFd, bytes: u64) -> io::Result<Vec<(Name, Mtime)>> {
+/// An entry as it was written; `number` counts from 1.
+#[derive(Clone, Copy)]
+struct Entry {
+    name: Name,
+    seconds: i64,
+    nanoseconds: u32,
+    number: u32,
+}
+
+fn read(stage: BorrowedFd, bytes: u64) -> io::Result<Vec<Entry>> {
     let count = bytes / ENTRY_BYTES as u64;
     if count > MAX_ENTRIES {
         return Err(Error::new(Kind::Unsupported, "the journal is too long").into());
@@ -113,61 +130,67 @@ fn read(stage: BorrowedFd, bytes: u64) -> io::Result<Vec<(Name, Mtime)>> {
     while at < bytes {
         let part = (bytes - at).min(buffer.len() as u64) as usize;
         file.read_exact_at(&mut buffer[..part], at)?;
-        known.extend(buffer[..part].as_chunks().0.iter().map(parse));
+        for entry in buffer[..part].as_chunks().0 {
+            known.push(parse(entry, known.len() as u32 + 1));
+        }
         at += part as u64;
     }
     Ok(known)
 }
 
-fn parse(entry: &[u8; ENTRY_BYTES]) -> (Name, Mtime) {
+fn parse(entry: &[u8; ENTRY_BYTES], number: u32) -> Entry {
     let mut name = Name::default();
     name.copy_from_slice(&entry[..16]);
     let (mut seconds, mut nanoseconds) = ([0; 8], [0; 4]);
     seconds.copy_from_slice(&entry[16..24]);
     nanoseconds.copy_from_slice(&entry[24..]);
     let (seconds, nanoseconds) = (i64::from_le_bytes(seconds), u32::from_le_bytes(nanoseconds));
-    (name, Mtime { seconds, nanoseconds })
+    Entry { name, seconds, nanoseconds, number }
 }
 
 /// The entries, sorted by name; those of one name in the order in which they were written.
-struct Known(Vec<(Name, Mtime)>);
+struct Known(Vec<Entry>);
 
 impl Known {
-    fn of(&self, path: &[u8]) -> &[(Name, Mtime)] {
+    fn of(&self, path: &[u8]) -> &[Entry] {
         let name = name_of(path);
-        let start = self.0.partition_point(|(known, _)| *known < name);
-        let end = self.0.partition_point(|(known, _)| *known <= name);
+        let start = self.0.partition_point(|known| known.name < name);
+        let end = self.0.partition_point(|known| known.name <= name);
         self.0.get(start..end).unwrap_or_default()
     }
 
-    fn roll_back(&self, dir: BorrowedFd, path: &[u8], open: &[Vec<u8>]) -> Result<()> {
+    /// In the directory `path`, of which only entries behind number `since` speak.
+    fn roll_back(&self, dir: BorrowedFd, path: &[u8], since: u32, open: &[&[u8]]) -> Result<()> {
         let doing = || format!("look through {:?}", String::from_utf8_lossy(path));
         let mut removed = false;
         for (name, is_directory) in entries(dir).context(doing)? {
             let child = if path.is_empty() { name.clone() } else { [path, b"/", &name].concat() };
-            if self.of(&child).is_empty() {
+            let told = self.of(&child);
+            if !told.iter().any(|entry| entry.nanoseconds != GONE && entry.number > since) {
                 remove_tree(dir, &name).context(doing)?;
                 removed = true;
             } else if is_directory {
                 let opened = open_directory_at(dir, &name).context(doing)?;
-                self.roll_back(opened.as_fd(), &child, open)?;
-                self.restore_time(opened.as_fd(), &child, open).context(doing)?;
+                let gone = told.iter().rev().find(|entry| entry.nanoseconds == GONE);
+                let since = gone.map_or(since, |entry| since.max(entry.number));
+                self.roll_back(opened.as_fd(), &child, since, open)?;
+                if !open.contains(&&child[..]) {
+                    restore_time(opened.as_fd(), told, since).context(doing)?;
+                }
             }
         }
         if removed { sync_directory(dir).context(doing) } else { Ok(()) }
     }
+}
 
-    fn restore_time(&self, dir: BorrowedFd, path: &[u8], open: &[Vec<u8>]) -> io::Result<()> {
-        let left = self.of(path).iter().rev().find(|(_, mtime)| mtime.nanoseconds != MADE);
-        match left {
-            Some((_, mtime)) if !open.iter().any(|open| open == path) => {
-                if node::mtime(dir)? == *mtime {
-                    return Ok(());
-                }
-                node::set_mtime(dir, *mtime)?;
-                sync_directory(dir)
-            }
-            _ => Ok(()),
-        }
+/// Gives a directory the time that it had when it was left, if it was.
+fn restore_time(dir: BorrowedFd, told: &[Entry], since: u32) -> io::Result<()> {
+    let is_time = |entry: &&Entry| entry.nanoseconds < GONE && entry.number > since;
+    let Some(left) = told.iter().rev().find(is_time) else { return Ok(()) };
+    let mtime = Mtime { seconds: left.seconds, nanoseconds: left.nanoseconds };
+    if node::mtime(dir)? == mtime {
+        return Ok(());
     }
+    node::set_mtime(dir, mtime)?;
+    sync_directory(dir)
 }

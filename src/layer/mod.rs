@@ -5,7 +5,7 @@
 //! everything of the tar that is not file content. The other way: `rebuild` gives back the exact tar from the two, and
 //! `pack` makes one of a tree that never was a tar.
 //!
-//! A pull that is cut short goes on from a checkpoint (`checkpoint`), with the tree as it was then (`journal`). Nothing here
+//! A pull that is cut short goes on from a checkpoint (`checkpoint`), with the tree as it was then (`journal`, `undo`). Nothing here
 //! knows registries, the store or images.
 
 mod checkpoint;
@@ -17,6 +17,7 @@ mod journal;
 mod members;
 mod peers;
 mod tree;
+mod undo;
 mod window;
 mod zstd;
 

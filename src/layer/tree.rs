@@ -12,11 +12,13 @@ use serde::{Deserialize, Serialize};
 use super::checkpoint::Slots;
 use super::journal::{self, Journal};
 use super::record::RecordWriter;
+use super::undo::{self, Change, UndoLog};
 use super::window::Window;
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::beneath::{self, WalkError, components};
+use crate::sys::examine::{facts_at, has_xattr};
 use crate::sys::file::{create_directory_at, open_directory_at, sync_directory};
-use crate::sys::node::{self, Mtime, NodeKind};
+use crate::sys::node::{self, Attributes, Mtime, NodeKind, Xattr};
 
 /// The tree's name in a layer's directory.
 pub const FS: &str = "fs";
@@ -39,9 +41,13 @@ pub struct Tree<'a> {
     window: Window,
     /// Kept where checkpoints are made.
     journal: Option<Journal>,
-    /// How many states have been taken; a directory made since the last is taken away with it.
+    /// The same, of what was changed.
+    undo_log: Option<UndoLog>,
+    /// How many states have been taken; what was made since the last goes when that is gone back to.
     states: u32,
-    /// A directory was replaced: what the journal says of the paths below it is not true any more.
+    /// A state was taken, now or before this process: what is changed of it has to be logged.
+    has_state: bool,
+    /// Too much was changed to be logged.
     is_barred: bool,
 }
 
@@ -61,6 +67,17 @@ pub struct TreeState {
     parents: Vec<(Vec<u8>, i64, u32)>,
     shadowed_count: u32,
     journal_bytes: u64,
+    undo_bytes: u64,
+}
+
+impl TreeState {
+    /// Puts the tree in `stage` back to what it was when this was taken.
+    pub fn restore(&self, stage: BorrowedFd) -> Result<()> {
+        let fs = open_directory_at(stage, FS.as_bytes()).context(|| format!("open {FS:?}"))?;
+        let open: Vec<&[u8]> = self.parents.iter().map(|(path, ..)| &path[..]).collect();
+        undo::undo(stage, fs.as_fd(), self.undo_bytes)?;
+        journal::roll_back(stage, fs.as_fd(), self.journal_bytes, &open)
+    }
 }
 
 impl<'a> Tree<'a> {
@@ -68,18 +85,17 @@ impl<'a> Tree<'a> {
     pub fn new(stage: BorrowedFd<'a>, resumable: bool) -> Result<Tree<'a>> {
         let fs = create_directory_at(stage, FS.as_bytes()).context(|| format!("make {FS:?}"))?;
         match resumable {
-            false => Ok(Tree::of(stage, fs, None, None)),
-            true => Tree::resumable(stage, fs, 0),
+            false => Ok(Tree::of(stage, fs, None)),
+            true => Tree::resumable(stage, fs, 0, 0),
         }
     }
 
-    /// Goes on with the tree of which `state` was taken: what was made since is removed.
+    /// Goes on with the tree of which `state` was taken, after `TreeState::restore`.
     pub fn resume(stage: BorrowedFd<'a>, state: &TreeState) -> Result<Tree<'a>> {
         let doing = || format!("go on with {FS:?}");
         let fs = open_directory_at(stage, FS.as_bytes()).context(doing)?;
-        let paths: Vec<Vec<u8>> = state.parents.iter().map(|(path, ..)| path.clone()).collect();
-        journal::roll_back(stage, fs.as_fd(), state.journal_bytes, &paths)?;
-        let mut tree = Tree::resumable(stage, fs, state.journal_bytes)?;
+        let mut tree = Tree::resumable(stage, fs, state.journal_bytes, state.undo_bytes)?;
+        tree.has_state = true;
         for (path, seconds, nanoseconds) in &state.parents {
             let mtime = Mtime { seconds: *seconds, nanoseconds: *nanoseconds };
             let place = tree.find(path).map_err(Error::from)?;
@@ -93,19 +109,20 @@ impl<'a> Tree<'a> {
         Ok(tree)
     }
 
-    fn resumable(stage: BorrowedFd<'a>, fs: OwnedFd, journal_bytes: u64) -> Result<Tree<'a>> {
-        let doing = || "prepare for checkpoints".to_string();
-        let slots = Slots::open(stage).context(doing)?;
-        let journal = Journal::open(stage, journal_bytes).context(doing)?;
-        Ok(Tree::of(stage, fs, Some(slots), Some(journal)))
-    }
-
-    fn of(
+    fn resumable(
         stage: BorrowedFd<'a>,
         fs: OwnedFd,
-        slots: Option<Slots>,
-        journal: Option<Journal>,
-    ) -> Tree<'a> {
+        journal_bytes: u64,
+        undo_bytes: u64,
+    ) -> Result<Tree<'a>> {
+        let doing = || "prepare for checkpoints".to_string();
+        let mut tree = Tree::of(stage, fs, Some(Slots::open(stage).context(doing)?));
+        tree.journal = Some(Journal::open(stage, journal_bytes).context(doing)?);
+        tree.undo_log = Some(UndoLog::open(stage, undo_bytes).context(doing)?);
+        Ok(tree)
+    }
+
+    fn of(stage: BorrowedFd<'a>, fs: OwnedFd, slots: Option<Slots>) -> Tree<'a> {
         Tree {
             stage,
             fs,
@@ -113,8 +130,10 @@ impl<'a> Tree<'a> {
             shadowed: None,
             shadowed_count: 0,
             window: Window::new(slots),
-            journal,
+            journal: None,
+            undo_log: None,
             states: 0,
+            has_state: false,
             is_barred: false,
         }
     }
@@ -144,10 +163,13 @@ impl<'a> Tree<'a> {
             self.window.add(dir, parent.path.clone(), 0);
         }
         self.states += 1;
+        self.has_state = true;
         let open =
             |parent: &Parent| (parent.path.clone(), parent.mtime.seconds, parent.mtime.nanoseconds);
         let parents = self.parents.iter().map(open).collect();
-        Ok(TreeState { parents, shadowed_count: self.shadowed_count, journal_bytes })
+        let undo_bytes = self.undo_log.as_ref().map_or(0, UndoLog::bytes);
+        let shadowed_count = self.shadowed_count;
+        Ok(TreeState { parents, shadowed_count, journal_bytes, undo_bytes })
     }
 
     /// How many states have been taken.
@@ -174,9 +196,74 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// Has to be called before anything is changed that a checkpoint may rely on.
-    pub fn before_change(&mut self) -> Result<()> {
-        self.window.clear_checkpoints()
+    /// Logs what is about to be changed of what a checkpoint may rely on.
+    fn log(&mut self, change: &Change) -> Result<()> {
+        let doing = || "write the undo log".to_string();
+        if let Some(log) = &mut self.undo_log
+            && !log.write(change).context(doing)?
+        {
+            (self.is_barred, self.has_state) = (true, false);
+            return self.window.clear_checkpoints();
+        }
+        Ok(())
+    }
+
+    /// Logs the attributes of the directory `path`, which are about to be changed.
+    fn log_attributes(&mut self, path: &[u8], dir: BorrowedFd) -> Result<()> {
+        let is_new = |parent: &Parent| parent.path == path && parent.made == Some(self.states);
+        if !self.has_state || self.parents.iter().any(is_new) {
+            return Ok(());
+        }
+        let change = Change::of_directory(path, dir);
+        self.log(&change.context(|| "look up attributes".into())?)
+    }
+
+    /// Takes the node `name`, which is no directory, out of the current directory. Nothing but a checkpoint needs it.
+    pub fn discard(&mut self, name: &[u8]) -> Result<()> {
+        let doing = || "replace".to_string();
+        match &self.undo_log {
+            Some(log) if self.has_state => {
+                let number = log.bytes();
+                let aside = self.aside(undo::REPLACED)?;
+                self.move_aside(name, aside.as_fd(), number, false)
+            }
+            _ => node::remove(self.current().0, name).context(doing),
+        }
+    }
+
+    /// The directory `name` of the stage, for what is moved out of the tree.
+    fn aside(&self, name: &str) -> Result<OwnedFd> {
+        let doing = || format!("make {name:?}");
+        match open_directory_at(self.stage, name.as_bytes()) {
+            Err(error) if is_missing(&error) => {
+                let made = create_directory_at(self.stage, name.as_bytes()).context(doing)?;
+                if self.has_state {
+                    sync_directory(self.stage).context(doing)?;
+                }
+                Ok(made)
+            }
+            opened => opened.context(doing),
+        }
+    }
+
+    /// Moves `name` out of the current directory to `number` in `aside`.
+    fn move_aside(
+        &mut self,
+        name: &[u8],
+        aside: BorrowedFd,
+        number: u64,
+        is_shadowed: bool,
+    ) -> Result<()> {
+        let doing = || "put aside what it replaces".to_string();
+        if self.has_state {
+            self.log(&Change::Moved { path: self.path_of(name), is_shadowed, number })?;
+        }
+        let dir = self.current().0;
+        node::rename(dir, name, aside, number.to_string().as_bytes()).context(doing)?;
+        if self.has_state {
+            sync_directory(aside).and_then(|()| sync_directory(dir)).context(doing)?;
+        }
+        Ok(())
     }
 
     /// The directory entered last: open, and its path from the root.
@@ -258,8 +345,7 @@ impl<'a> Tree<'a> {
         let found = node::kind_at(self.current().0, name).context(doing)?;
         let whited_out = found == Some(NodeKind::Whiteout);
         if whited_out {
-            self.before_change()?;
-            node::remove(self.current().0, name).context(doing)?;
+            self.discard(name)?;
         }
         let made = create_directory_at(self.current().0, name).context(doing)?;
         self.made(name)?;
@@ -269,12 +355,21 @@ impl<'a> Tree<'a> {
         Ok(made)
     }
 
-    /// Opens the directory `name` of the current one, to give it new attributes; it will be entered anew.
-    pub fn reopen_directory(&mut self, name: &[u8]) -> Result<OwnedFd> {
-        self.before_change()?;
+    /// Opens the directory `name` of the current one, to give it these attributes; it will be entered anew.
+    pub fn reopen_directory(
+        &mut self,
+        name: &[u8],
+        attributes: &Attributes,
+        xattrs: &[Xattr],
+    ) -> Result<OwnedFd> {
+        let doing = || "open directory".to_string();
         let path = self.path_of(name);
+        let dir = open_directory_at(self.current().0, name).context(doing)?;
+        if !is_described(dir.as_fd(), attributes, xattrs).context(doing)? {
+            self.log_attributes(&path, dir.as_fd())?;
+        }
         self.parents.retain(|parent| parent.path != path);
-        open_directory_at(self.current().0, name).context(|| "open directory".into())
+        Ok(dir)
     }
 
     /// Makes the open directory `name` of the current one current, with the time to be restored.
@@ -323,11 +418,13 @@ impl<'a> Tree<'a> {
         if kind.is_none() {
             return Ok(false);
         }
-        self.before_change()?;
-        self.is_barred |= kind == Some(NodeKind::Directory);
         match kind {
             Some(NodeKind::File | NodeKind::Directory) => self.put_aside(name, record)?,
-            _ => node::remove(self.current().0, name).context(|| "replace".into())?,
+            _ => self.discard(name)?,
+        }
+        let path = self.path_of(name);
+        if let (Some(NodeKind::Directory), Some(journal)) = (kind, &mut self.journal) {
+            journal.gone(&path).context(|| "write the journal".into())?;
         }
         Ok(kind == Some(NodeKind::Whiteout))
     }
@@ -342,13 +439,11 @@ impl<'a> Tree<'a> {
         self.enter_existing(&parent_path).map_err(Error::from)?;
         let shadowed = match self.shadowed.take() {
             Some(shadowed) => shadowed,
-            None => create_directory_at(self.stage, SHADOWED.as_bytes())
-                .context(|| format!("make {SHADOWED:?}"))?,
+            None => self.aside(SHADOWED)?,
         };
-        let moved =
-            node::rename(self.current().0, name, shadowed.as_fd(), number.to_string().as_bytes());
+        let moved = self.move_aside(name, shadowed.as_fd(), number.into(), true);
         self.shadowed = Some(shadowed);
-        moved.context(|| "put aside what it replaces".into())
+        moved
     }
 
     /// The layers below have nothing called `name` in the current directory any more.
@@ -362,8 +457,8 @@ impl<'a> Tree<'a> {
             // A whiteout is about the layers below (OCI image spec, layer.md, "Whiteouts"): what this layer has stays, and
             // hides them; a directory only if it is opaque.
             Some(NodeKind::Directory) => {
-                self.before_change()?;
                 let hidden = open_directory_at(self.current().0, name).context(doing)?;
+                self.log_attributes(&self.path_of(name), hidden.as_fd())?;
                 set_opaque(hidden.as_fd()).context(doing)?;
                 // It may have been left, and synced, before.
                 sync_directory(hidden.as_fd()).context(doing)
@@ -374,11 +469,11 @@ impl<'a> Tree<'a> {
 
     /// Nothing that the layers below have in the current directory shows through.
     pub fn make_opaque(&mut self) -> Result<()> {
-        let made = self.parents.last().and_then(|parent| parent.made);
-        if made != Some(self.states) {
-            self.before_change()?;
-        }
-        set_opaque(self.current().0).context(|| "make its directory opaque".into())
+        let (dir, path) = self.current();
+        let doing = || "make its directory opaque".to_string();
+        let (dir, path) = (dir.try_clone_to_owned().context(doing)?, path.to_vec());
+        self.log_attributes(&path, dir.as_fd())?;
+        set_opaque(dir.as_fd()).context(doing)
     }
 
     /// The directory of `path`, which exists, for a hard link; the current directory stays.
@@ -404,6 +499,25 @@ impl From<WalkError> for Error {
             other => Error::new(Kind::Invalid, other.to_string()),
         }
     }
+}
+
+/// Whether the open directory has these attributes already; its time aside.
+fn is_described(
+    dir: BorrowedFd,
+    attributes: &Attributes,
+    xattrs: &[Xattr],
+) -> std::io::Result<bool> {
+    let found = facts_at(dir, b".")?.map(|facts| facts.attributes);
+    let mtime = attributes.mtime;
+    if found.map(|found| Attributes { mtime, ..found }) != Some(*attributes) {
+        return Ok(false);
+    }
+    for (name, value) in xattrs {
+        if has_xattr(dir, name, value)? == Some(false) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn set_opaque(dir: BorrowedFd) -> std::io::Result<()> {

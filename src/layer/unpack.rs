@@ -249,7 +249,9 @@ impl<'a> Unpacker<'a> {
         let existing = node::kind_at(self.tree.current().0, name);
         let existing = existing.context(|| "look up".into())?;
         let opened = match existing {
-            Some(NodeKind::Directory) => self.tree.reopen_directory(name),
+            Some(NodeKind::Directory) => {
+                self.tree.reopen_directory(name, &member.attributes, &member.xattrs)
+            }
             None | Some(NodeKind::Whiteout) => self.tree.make_directory(name),
             Some(_) => {
                 self.tree.replace(name, self.source.record())?;
@@ -450,10 +452,10 @@ fn diverge(tree: &mut Tree, path: &[u8], equal: &Comparing, bytes: &[u8]) -> Res
     let (_, name) = split(path);
     let doing = || "replace a link".to_string();
     // A link that no checkpoint knows of is taken away with what came after it.
-    if equal.made != Some(tree.states()) {
-        tree.before_change()?;
+    match equal.made == Some(tree.states()) {
+        true => node::remove(tree.current().0, name).context(doing)?,
+        false => tree.discard(name)?,
     }
-    node::remove(tree.current().0, name).context(doing)?;
     let mut file = create_file_at(tree.current().0, name).context(doing)?;
     equal.copy_equal(&mut file).context(doing)?;
     let mut writing = Writing { started: 0, dropped: 0, ..Writing::new(file, equal.at) };

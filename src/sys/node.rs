@@ -9,6 +9,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
+use super::fault;
+
 /// Owner, permissions and time of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attributes {
@@ -137,6 +139,11 @@ pub fn set_xattr(node: BorrowedFd, name: &[u8], value: &[u8]) -> io::Result<()> 
     Ok(fs::fsetxattr(node, name, value, XattrFlags::empty())?)
 }
 
+/// Removes an extended attribute of an open file or directory (fremovexattr(2)).
+pub fn remove_xattr(node: BorrowedFd, name: &[u8]) -> io::Result<()> {
+    Ok(fs::fremovexattr(node, name)?)
+}
+
 /// The largest value that an extended attribute can have (xattr(7)).
 const MAX_XATTR_BYTES: usize = 64 << 10;
 
@@ -197,7 +204,10 @@ pub fn rename(
     new_dir: BorrowedFd,
     new_name: &[u8],
 ) -> io::Result<()> {
-    Ok(fs::renameat(dir, name, new_dir, new_name)?)
+    fault::before("rename in a stage")?;
+    fs::renameat(dir, name, new_dir, new_name)?;
+    fault::after("rename in a stage");
+    Ok(())
 }
 
 /// Removes a node that is not a directory.

@@ -98,7 +98,7 @@ fuzz_target!(|edits: &[u8]| {
     let directory = stage.directory.as_fd();
     vaquita::layer::staged_bytes(directory);
     let Some(checkpoint) = Checkpoint::load(directory, &stage.blob) else { return };
-    let Ok(history) = checkpoint.history(directory, "x") else { return };
+    let Ok(history) = checkpoint.restore(directory, "x") else { return };
     let rest = Box::new(io::repeat(7).take(1 << 16));
     let resumed = Decoder::resume(rest, checkpoint.decoder(), &history, stage.blob);
     let Ok(mut resumed) = resumed else { return };
