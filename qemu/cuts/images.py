@@ -1,12 +1,14 @@
 """Three versions of a small application image, as a device would update it: most files stay, a few change.
 
     /            a static busybox with its links; the same layer in all versions
-    /data        BLOCKS files of one MiB that do not compress, of which each version changes one
+    /data        BLOCKS files of one MiB that do not compress, of which each version changes one; behind each of them comes
+                 again what has come before, as something else: a resumed pull has to take that back
     /app         many small files (empty ones, hard links, a removed file of the base); each version changes a few
     /sums        the SHA-256 of every regular file above; a guest checks the whole image with it
     /version     v1, v2 or v3
 """
 import hashlib
+import io
 import json
 import os
 import random
@@ -50,29 +52,39 @@ def output(command, *arguments):
 
 def image_of(number, version, base, scratch):
     with tempfile.TemporaryDirectory() as root:
-        data, app = os.path.join(root, "data-layer"), os.path.join(root, "app-layer")
-        write_data(os.path.join(data, "data"), number)
+        data, app = os.path.join(root, "data.tar"), os.path.join(root, "app-layer")
+        write_data(data, number)
         write_app(app, number)
-        sums = base_sums(base.layers[0].tar)
-        sums.update(tree_sums(data), **tree_sums(app))
+        sums = file_sums(base.layers[0].tar)
+        sums.update(file_sums(data), **tree_sums(app))
         sums.pop(REMOVED)
         with open(os.path.join(app, "sums"), "w") as file:
             file.writelines("%s  /%s\n" % (value, name) for name, value in sorted(sums.items()))
         with open(os.path.join(app, "version"), "w") as file:
             file.write(version + "\n")
-        layers = base.layers + [archive.Layer.of(folder, scratch, TIME) for folder in (data, app)]
+        layers = base.layers + [archive.Layer.of(source, scratch, TIME) for source in (data, app)]
     config = json.loads(base.config)
     config["rootfs"]["diff_ids"] = [layer.diff_id for layer in layers]
     config.pop("history", None)
     return archive.Image(archive.to_json(config), layers)
 
 
-def write_data(folder, version):
-    os.makedirs(folder)
-    for block in range(BLOCKS):
-        changed = version if block == 1 + 3 * version else -1
-        with open(os.path.join(folder, "block-%d" % block), "wb") as file:
-            file.write(noise("block", block, changed).randbytes(BLOCK_BYTES))
+def write_data(path, version):
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        add(tar, "data", tarfile.DIRTYPE, mode=0o755)
+        for block in range(BLOCKS):
+            changed = version if block == 1 + 3 * version else -1
+            add(tar, "data/block-%d" % block, data=noise("block", block, changed).randbytes(BLOCK_BYTES))
+            add(tar, "data/last", data=b"%d\n" % block)
+            kinds = ((tarfile.DIRTYPE, ""), (tarfile.SYMTYPE, "last"), (tarfile.FIFOTYPE, ""))
+            add(tar, "data/kind", *kinds[block % len(kinds)])
+            add(tar, "data", tarfile.DIRTYPE, mode=0o700 + 8 * (block % 8) + 5)
+
+
+def add(tar, name, kind=tarfile.REGTYPE, link="", data=b"", mode=0o644):
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname, member.mode, member.size, member.mtime = kind, link, mode, len(data), TIME
+    tar.addfile(member, io.BytesIO(data))
 
 
 def write_app(root, version):
@@ -105,7 +117,8 @@ def tree_sums(root):
     return sums
 
 
-def base_sums(path):
+def file_sums(path):
+    """The same of a tar; of a file that comes again the last."""
     with tarfile.open(path) as tar:
         return {os.path.normpath(member.name): hashlib.sha256(tar.extractfile(member).read()).hexdigest()
                 for member in tar if member.isreg()}
