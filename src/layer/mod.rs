@@ -1,7 +1,7 @@
 //! A layer between its two forms: the tar stream that registries carry, and a tree of files on the disk.
 //!
 //! One way: a compressed stream is inflated (`decoder`, `gzip`, `zstd`), its tar members are read (`members`), written as files (`tree`,
-//! `unpack`), and made durable while it still arrives (`window`). Beside the tree lies the header record (`record`):
+//! `content`, `unpack`), and made durable while it still arrives (`window`). Beside the tree lies the header record (`record`):
 //! everything of the tar that is not file content. The other way: `rebuild` gives back the exact tar from the two, and
 //! `pack` makes one of a tree that never was a tar.
 //!
@@ -10,6 +10,7 @@
 
 mod checkpoint;
 mod compare;
+mod content;
 mod crc;
 mod decoder;
 mod input;

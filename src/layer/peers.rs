@@ -10,8 +10,8 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
+use super::content::STEP_BYTES;
 use super::members::Member;
-use super::unpack::STEP_BYTES;
 use crate::sys::examine::{self, FactKind};
 use crate::sys::file::{open_directory_at, open_file_at};
 use crate::sys::node::Xattr;

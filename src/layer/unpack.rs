@@ -1,22 +1,22 @@
 //! Unpacking: a tar stream becomes a tree of files and a header record, durably.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 
 use super::checkpoint::{self, Course, FileState, Resumption};
+use super::content::{Target, Writing};
 use super::decoder::DecoderState;
 use super::members::{self, Member, MemberKind, Segment, Source};
 use super::peers::{Comparing, Peers};
 use super::record::{self, RecordWriter};
 use super::tree::Tree;
-use super::window::WINDOW_BYTES;
 use crate::digest::Digest;
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::file::{create_file_at, open_file_at, reopen_file_at, sync_directory};
 use crate::sys::node::{self, Attributes, Mtime, NodeKind, Xattr};
-use crate::sys::sync::{drop_cache, start_writeback, sync_and_drop, wait_writeback};
+use crate::sys::sync::sync_and_drop;
 
 /// What names a whiteout (OCI image spec, layer.md, "Whiteouts").
 const WHITEOUT: &[u8] = b".wh.";
@@ -277,7 +277,7 @@ impl<'a> Unpacker<'a> {
             segments: parts.iter().map(|part| (part.offset, part.len)).collect(),
             segment: 0,
             at: 0,
-            is_link: matches!(target, Target::Compared(_)),
+            is_link: target.is_link(),
             mode: member.attributes.mode,
             uid: member.attributes.uid,
             gid: member.attributes.gid,
@@ -352,16 +352,8 @@ impl<'a> Unpacker<'a> {
                         "the checkpoint says of more than comes",
                     ));
                 }
-                if let Target::Compared(comparing) = &mut target
-                    && !comparing.goes_on_with(bytes).context(|| "compare".into())?
-                {
-                    target =
-                        Target::Written(diverge(&mut self.tree, &state.path, comparing, bytes)?);
-                    state.is_link = false;
-                } else if let Target::Written(writing) = &mut target {
-                    writing.write(bytes)?;
-                }
-                state.at = target.at();
+                target.take(bytes, &mut self.tree, split(&state.path).1)?;
+                (state.at, state.is_link) = (target.at(), target.is_link());
                 self.step(&mut target, &state)?;
             }
         }
@@ -375,9 +367,8 @@ impl<'a> Unpacker<'a> {
 
     /// Gives a file that was written its attributes, and hands it over to be synced.
     fn complete(&mut self, writing: Writing, state: &FileState) -> Result<()> {
-        let at = writing.at;
-        let (file, cached) = writing.finish();
-        if at != state.size {
+        let (file, length, cached) = writing.finish();
+        if length != state.size {
             node::set_length(&file, state.size).context(|| "set its length".into())?;
         }
         let mtime = Mtime { seconds: state.mtime.0, nanoseconds: state.mtime.1 };
@@ -444,122 +435,6 @@ impl<'a> Unpacker<'a> {
         let symlink = matches!(member.kind, MemberKind::Symlink(_));
         node::set_attributes_at(dir, name, &member.attributes, &member.xattrs, symlink)
             .context(|| "set owner, permissions and time".into())
-    }
-}
-
-/// Puts a file of its own in place of a link whose content differs from here on, where `bytes` follow.
-fn diverge(tree: &mut Tree, path: &[u8], equal: &Comparing, bytes: &[u8]) -> Result<Writing> {
-    let (_, name) = split(path);
-    let doing = || "replace a link".to_string();
-    // A link that no checkpoint knows of is taken away with what came after it.
-    match equal.made == Some(tree.states()) {
-        true => node::remove(tree.current().0, name).context(doing)?,
-        false => tree.discard(name)?,
-    }
-    let mut file = create_file_at(tree.current().0, name).context(doing)?;
-    equal.copy_equal(&mut file).context(doing)?;
-    let mut writing = Writing { started: 0, dropped: 0, ..Writing::new(file, equal.at) };
-    writing.write(bytes)?;
-    Ok(writing)
-}
-
-/// What becomes of a file's content.
-enum Target {
-    Written(Writing),
-    Compared(Comparing),
-}
-
-impl Target {
-    fn at(&self) -> u64 {
-        match self {
-            Target::Written(writing) => writing.at,
-            Target::Compared(comparing) => comparing.at,
-        }
-    }
-
-    fn file(&self) -> &File {
-        match self {
-            Target::Written(writing) => &writing.file,
-            Target::Compared(comparing) => comparing.file(),
-        }
-    }
-
-    fn seek_to(&mut self, offset: u64) -> Result<()> {
-        match self {
-            Target::Written(writing) => writing.seek_to(offset),
-            Target::Compared(_) => Ok(()),
-        }
-    }
-
-    fn is_step(&self) -> bool {
-        match self {
-            Target::Written(writing) => writing.at - writing.started >= STEP_BYTES,
-            Target::Compared(comparing) => comparing.is_step(),
-        }
-    }
-
-    fn end_step(&mut self) -> std::io::Result<()> {
-        match self {
-            Target::Written(writing) => writing.write_back(),
-            Target::Compared(comparing) => {
-                comparing.drop_pages();
-                Ok(())
-            }
-        }
-    }
-}
-
-/// Bytes of a file between two starts of writeback.
-pub(super) const STEP_BYTES: u64 = 1 << 20;
-
-/// A file that is written; what is far behind is already on the disk and no longer in the page cache.
-struct Writing {
-    file: File,
-    at: u64,
-    /// Writeback has been started up to here.
-    started: u64,
-    /// Pages have been dropped up to here.
-    dropped: u64,
-}
-
-impl Writing {
-    /// `file` stands at the offset `at`.
-    fn new(file: File, at: u64) -> Writing {
-        Writing { file, at, started: at, dropped: at }
-    }
-
-    fn seek_to(&mut self, offset: u64) -> Result<()> {
-        if self.at != offset {
-            self.file.seek(SeekFrom::Start(offset)).context(|| "seek".into())?;
-            self.at = offset;
-        }
-        Ok(())
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).context(|| "write file".into())?;
-        self.at += bytes.len() as u64;
-        Ok(())
-    }
-
-    fn write_back(&mut self) -> std::io::Result<()> {
-        start_writeback(&self.file, self.started, self.at - self.started);
-        self.started = self.at;
-        if self.at - self.dropped >= 2 * WINDOW_BYTES {
-            let behind = self.at - self.dropped - WINDOW_BYTES;
-            wait_writeback(&self.file, self.dropped, behind)?;
-            drop_cache(self.file.as_fd(), self.dropped, behind);
-            self.dropped += behind;
-        }
-        Ok(())
-    }
-
-    /// Starts the rest; gives the file and the bytes that may still be in the page cache.
-    fn finish(self) -> (File, u64) {
-        if self.at > self.started {
-            start_writeback(&self.file, self.started, 0);
-        }
-        (self.file, self.at - self.dropped)
     }
 }
 
