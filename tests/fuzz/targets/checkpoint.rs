@@ -1,4 +1,5 @@
-//! Checkpoints: a real one, of a layer that was cut short, with bytes of it changed and its checksum made right again.
+//! Checkpoints: a real one, of a layer that was cut short, with bytes of it changed and its checksum made right again; beside
+//! it an undo log of whatever comes.
 #![no_main]
 
 use std::fs::{self, File};
@@ -79,21 +80,24 @@ fn crc(bytes: &[u8]) -> u32 {
     })
 }
 
-fuzz_target!(|edits: &[u8]| {
+fuzz_target!(|input: &[u8]| {
     let stage = &*STAGE;
+    let (undo, edits) = input.split_at(input.len() / 3);
     let mut body = stage.body.clone();
     for edit in edits.chunks_exact(3) {
         let at = usize::from(u16::from_le_bytes([edit[0], edit[1]])) % body.len();
         body[at] = edit[2];
     }
     let mut slot = b"vqresume".to_vec();
-    for number in [1, body.len() as u32, crc(&body)] {
+    for number in [2, body.len() as u32, crc(&body)] {
         slot.extend(number.to_le_bytes());
     }
     slot.extend(body);
     let path = stage.scratch.0.join("stage");
     fs::write(path.join("checkpoint.0"), slot).unwrap();
     let _ = fs::remove_file(path.join("checkpoint.1"));
+    let head = [undo.len() as u32, crc(undo)].map(u32::to_le_bytes);
+    fs::write(path.join("undo"), [head.as_flattened(), undo].concat()).unwrap();
     use std::os::fd::AsFd;
     let directory = stage.directory.as_fd();
     vaquita::layer::staged_bytes(directory);
