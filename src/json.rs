@@ -3,6 +3,7 @@
 //! miniserde says only that a document is wrong, not where; so syntax, nesting and size are looked at first, and the
 //! message can tell bad syntax (with its place) from a field of the wrong type.
 
+use miniserde::json::{Object, Value};
 use miniserde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
@@ -35,6 +36,16 @@ struct AnyObject {}
 /// The document as one line of JSON.
 pub fn to_string<T: Serialize>(document: &T) -> String {
     miniserde::json::to_string(document)
+}
+
+/// A string as a value.
+pub fn text(text: &str) -> Value {
+    Value::String(text.to_string())
+}
+
+/// An object with these fields.
+pub fn object(fields: Vec<(&str, Value)>) -> Object {
+    fields.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
 }
 
 fn check_nesting(text: &str) -> Result<(), String> {

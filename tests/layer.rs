@@ -278,6 +278,59 @@ fn makes_whiteouts_as_overlayfs_wants_them() {
 }
 
 #[test]
+fn packs_what_overlayfs_keeps_as_a_layer() {
+    let stage = Stage::new("upper");
+    let path = |name: &str| stage.0.join("upper").join(name);
+    fs_err::create_dir_all(path("opaque")).unwrap();
+    fs_err::create_dir_all(path("left/out")).unwrap();
+    fs_err::write(path("opaque/file"), "text").unwrap();
+    let upper = open_directory(&stage.0.join("upper")).unwrap();
+    let set = |name: &str, key: &[u8], value: &[u8]| {
+        let directory = open_directory(&path(name)).unwrap();
+        node::set_xattr(directory.as_fd(), key, value).unwrap();
+    };
+    set("opaque", b"trusted.overlay.opaque", b"y");
+    set("opaque", b"trusted.overlay.origin", b"x");
+    // One node, as the kernel makes them.
+    node::make_character_device(upper.as_fd(), b"gone", 0, 0).unwrap();
+    node::make_link(upper.as_fd(), b"gone", upper.as_fd(), b"gone too").unwrap();
+
+    let packed = || {
+        let mut tar = Vec::new();
+        pack_upper(upper.as_fd(), &["left"], &mut tar).map(|()| tar)
+    };
+    let tar = packed().unwrap();
+    let mut archive = tar::Archive::new(&tar[..]);
+    let members = archive.entries().unwrap().map(|entry| {
+        let header = entry.unwrap().header().clone();
+        format!("{} {:o}", header.path().unwrap().display(), header.mode().unwrap())
+    });
+    let expected = [
+        ".wh.gone 600",
+        ".wh.gone too 600",
+        "opaque/ 755",
+        "opaque/.wh..wh..opq 755",
+        "opaque/file 644",
+    ];
+    assert_eq!(members.collect::<Vec<_>>(), expected);
+    stage.round_trip(&tar, "upper");
+    for name in ["gone", "gone too"] {
+        let metadata = fs_err::symlink_metadata(stage.fs(name)).unwrap();
+        assert!(metadata.file_type().is_char_device() && metadata.rdev() == 0, "{name}");
+    }
+    assert_eq!(xattr(&stage.fs("opaque"), "trusted.overlay.opaque"), Some(b"y".to_vec()));
+    assert_eq!(xattr(&stage.fs("opaque"), "trusted.overlay.origin"), None);
+
+    fs_err::write(path("opaque/.wh.x"), "").unwrap();
+    let error = packed().unwrap_err().to_string();
+    assert!(error.starts_with("pack \"opaque/.wh.x\": "), "{error}");
+    set("opaque", b"trusted.overlay.redirect", b"/other");
+    let error = packed().unwrap_err().to_string();
+    let why = "pack \"opaque\": its content is in another layer, says trusted.overlay.redirect";
+    assert_eq!(error, why);
+}
+
+#[test]
 fn follows_relative_symlinks_that_stay_inside() {
     let stage = Stage::new("follows");
     let tar = archive(&[

@@ -3,6 +3,7 @@
 use argh::FromArgs;
 
 use super::archive::{Export, Import, Load, Save};
+use super::commit::Commit;
 use super::containers::{Ps, Rm};
 use super::history::History;
 use super::images::{Images, Rmi, Tag};
@@ -58,6 +59,7 @@ pub enum Command {
     Load(Load),
     Save(Save),
     Export(Export),
+    Commit(Commit),
     Import(Import),
     Mount(Mount),
     Umount(Umount),
@@ -165,8 +167,8 @@ pub enum ImageCommand {
     Prune(ImagePrune),
 }
 
-/// Commands on containers. Beside those below: ls, rm, inspect, run and export, which are other spellings of ps and the
-/// commands of these names
+/// Commands on containers. Beside those below: ls, rm, inspect, run, export and commit, which are other spellings of ps
+/// and the commands of these names
 #[derive(FromArgs)]
 #[argh(subcommand, name = "container")]
 pub struct Container {

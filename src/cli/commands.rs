@@ -3,7 +3,8 @@
 use super::arguments::*;
 use super::progress::{self, Progress};
 use super::{
-    archive, check, containers, history, images, inspect, mount, output, prune, system, usage,
+    archive, check, commit, containers, history, images, inspect, mount, output, prune, system,
+    usage,
 };
 use crate::engine::{DeltaSummary, Engine, RunOptions};
 use crate::error::{Error, Kind, Result};
@@ -30,6 +31,7 @@ pub fn execute(engine: &Engine, command: Command) -> Result<i32> {
         Command::Save(args) => archive::save(engine, &args)?,
         Command::Export(args) => archive::export(engine, &args)?,
         Command::Import(args) => archive::import(engine, args)?,
+        Command::Commit(args) => commit::commit(engine, args)?,
         Command::Mount(args) => mount::mount(engine, &args)?,
         Command::Umount(args) => mount::unmount(engine, &args)?,
         Command::History(args) => history::history(engine, &args)?,

@@ -27,6 +27,7 @@ Containers:
   ps               List containers
   rm               Remove containers
   export           Write a container's tree as a tar
+  commit           Make an image of what a container wrote
   container prune  Remove stopped containers
 
 Both:

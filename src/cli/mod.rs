@@ -7,6 +7,7 @@ mod archive;
 mod arguments;
 mod check;
 mod commands;
+mod commit;
 mod containers;
 mod help;
 mod history;

@@ -11,6 +11,7 @@ const VALUES: &[(&str, &[&str])] = &[
     ("save", &["-o", "--output", "--format"]),
     ("export", &["-o", "--output"]),
     ("import", &["-c", "--change", "-m", "--message", "--platform"]),
+    ("commit", &["-a", "--author", "-c", "--change", "-m", "--message"]),
     ("images", &["-f", "--filter", "--format"]),
     ("ps", &["-f", "--filter", "--format", "-n", "--last"]),
     ("inspect", &["-f", "--format", "--type"]),
@@ -95,6 +96,7 @@ const GROUPS: &[(&str, &[Spelling])] = &[
             ("inspect", &["inspect", "--type", "container"]),
             ("run", &["run"]),
             ("export", &["export"]),
+            ("commit", &["commit"]),
             ("prune", KEPT),
         ],
     ),
@@ -262,6 +264,7 @@ mod tests {
             ("rmi -f -- -x", "rmi -f -- -x"),
             ("import - name -m=x -c CMD", "import -m x -c CMD -- - name"),
             ("load -ifile", "load -i file"),
+            ("container commit --pause=false -mx a b", "commit -m x a b"),
             (
                 "--config-file=f login -ume --password=x r:5",
                 "--config-file f login -u me --password x r:5",

@@ -5,17 +5,18 @@
 
 use std::io::Read;
 
-use miniserde::json::{Array, Object, Value};
+use miniserde::json::{Object, Value};
 
 use super::Engine;
 use super::pull::{Committed, layer_record};
 use crate::digest::Digest;
 use crate::error::{Kind, Result};
 use crate::json;
-use crate::layer;
+use crate::layer::{self, Unpacked};
 use crate::oci::change;
 use crate::oci::platform::Platform;
 use crate::reference::Reference;
+use crate::store::Stage;
 use crate::time;
 
 /// What the user says of the image.
@@ -59,9 +60,19 @@ impl Engine {
         let mut plain = layer::Decoder::open(Box::new(tar), None)?;
         let stage = self.store.stage()?;
         let unpacked = layer::unpack(&mut plain, stage.directory(), "the imported tar")?;
+        self.commit_unpacked(stage, &unpacked, committed)
+    }
+
+    /// Commits a layer of which nothing was known before, unless it turns out to be here.
+    pub(super) fn commit_unpacked(
+        &self,
+        stage: Stage,
+        unpacked: &Unpacked,
+        committed: &mut Committed,
+    ) -> Result<Digest> {
         let diff_id = unpacked.diff_id;
         if !self.store.has_layer(&diff_id) {
-            self.store.commit_layer(stage, &diff_id, layer_record(&unpacked))?;
+            self.store.commit_layer(stage, &diff_id, layer_record(unpacked))?;
             committed.0.push(diff_id);
         }
         Ok(diff_id)
@@ -71,31 +82,25 @@ impl Engine {
 /// The configuration as Docker writes one for an import.
 fn configuration(config: Object, diff_id: &Digest, options: &ImportOptions, now: &str) -> String {
     let platform = options.platform.clone().unwrap_or_else(Engine::platform);
-    let text = |text: &str| Value::String(text.to_string());
-    let object = |fields: Vec<(&str, Value)>| {
-        let mut object = Object::new();
-        object.extend(fields.into_iter().map(|(key, value)| (key.to_string(), value)));
-        Value::Object(object)
-    };
-    let array = |value: Value| {
-        let mut array = Array::new();
-        array.push(value);
-        Value::Array(array)
-    };
-    let history = object(vec![("comment", text(&options.message)), ("created", text(now))]);
-    let rootfs =
-        object(vec![("diff_ids", array(text(&diff_id.to_string()))), ("type", text("layers"))]);
+    let comment = json::text(&options.message);
+    let history = json::object(vec![("comment", comment.clone()), ("created", json::text(now))]);
+    let diff_ids = json::text(&diff_id.to_string());
+    let rootfs = json::object(vec![("diff_ids", array(diff_ids)), ("type", json::text("layers"))]);
     let mut fields = vec![
-        ("architecture", text(&platform.architecture)),
-        ("comment", text(&options.message)),
+        ("architecture", json::text(&platform.architecture)),
+        ("comment", comment),
         ("config", Value::Object(config)),
-        ("created", text(now)),
-        ("history", array(history)),
-        ("os", text(&platform.os)),
-        ("rootfs", rootfs),
+        ("created", json::text(now)),
+        ("history", array(Value::Object(history))),
+        ("os", json::text(&platform.os)),
+        ("rootfs", Value::Object(rootfs)),
     ];
-    fields.extend(platform.variant.as_deref().map(|variant| ("variant", text(variant))));
-    json::to_string(&object(fields))
+    fields.extend(platform.variant.as_deref().map(|variant| ("variant", json::text(variant))));
+    json::to_string(&json::object(fields))
+}
+
+fn array(value: Value) -> Value {
+    Value::Array([value].into_iter().collect())
 }
 
 #[cfg(test)]

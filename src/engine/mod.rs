@@ -5,6 +5,7 @@
 
 mod basis;
 mod check;
+mod commit;
 mod containers;
 mod delta;
 mod export;
@@ -30,6 +31,7 @@ mod usage;
 use std::path::{Path, PathBuf};
 
 pub use check::{CheckOptions, CheckSummary, Outcome};
+pub use commit::CommitOptions;
 pub use containers::{ContainerQuery, ContainerSize, ContainerSummary};
 pub use delta::DeltaSummary;
 pub use filter::{Filter, Labels};

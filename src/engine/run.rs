@@ -212,11 +212,13 @@ fn container_record(options: &RunOptions, image: &Image) -> Result<ContainerReco
         "" | "host" if options.hostname.is_empty() => crate::sys::host::uname().hostname,
         _ => options.hostname.clone(),
     };
+    let (args, entrypoint_words) = arguments(options, &config)?;
     Ok(ContainerRecord {
         name: options.name.clone(),
         image: image.id.to_string(),
         image_name: options.image.clone(),
-        args: arguments(options, &config)?,
+        args,
+        entrypoint_words: Some(entrypoint_words),
         env: environment(options, &config, &|name| std::env::var(name).ok()),
         working_dir: or(&options.working_dir, config.working_dir.as_ref()),
         user: or(&options.user, config.user.as_ref()),
@@ -235,13 +237,15 @@ fn container_record(options: &RunOptions, image: &Image) -> Result<ContainerReco
     })
 }
 
-/// Entry point and command, as Docker combines them: an entry point of the user's makes the image's command void.
-fn arguments(options: &RunOptions, image: &Execution) -> Result<Vec<String>> {
+/// Entry point and command, as Docker combines them, and how many words are the entry point. One of the user's makes the
+/// image's command void.
+fn arguments(options: &RunOptions, image: &Execution) -> Result<(Vec<String>, u32)> {
     let mut args = match &options.entrypoint {
         Some(entrypoint) if entrypoint.is_empty() => Vec::new(),
         Some(entrypoint) => vec![entrypoint.clone()],
         None => image.entrypoint.clone().unwrap_or_default(),
     };
+    let entrypoint_words = args.len() as u32;
     if !options.command.is_empty() {
         args.extend(options.command.iter().cloned());
     } else if options.entrypoint.is_none() {
@@ -252,7 +256,7 @@ fn arguments(options: &RunOptions, image: &Execution) -> Result<Vec<String>> {
             Kind::Invalid,
             format!("no command specified for image {}", options.image),
         )),
-        false => Ok(args),
+        false => Ok((args, entrypoint_words)),
     }
 }
 
@@ -337,20 +341,21 @@ mod tests {
             cmd: Some(words(cmd)),
             ..Execution::default()
         };
-        for (entrypoint, cmd, user_entrypoint, user_cmd, args) in [
-            ("", "sh", None, "", "sh"),
-            ("e", "c", None, "", "e c"),
-            ("e", "c", None, "x y", "e x y"),
-            ("e", "c", Some("z"), "", "z"),
-            ("e", "c", Some("z"), "x", "z x"),
-            ("e", "c", Some(""), "x", "x"),
+        for (entrypoint, cmd, user_entrypoint, user_cmd, args, entrypoint_words) in [
+            ("", "sh", None, "", "sh", 0),
+            ("e", "c", None, "", "e c", 1),
+            ("e f", "c", None, "x y", "e f x y", 2),
+            ("e", "c", Some("z"), "", "z", 1),
+            ("e", "c", Some("z"), "x", "z x", 1),
+            ("e", "c", Some(""), "x", "x", 0),
         ] {
             let options = RunOptions {
                 entrypoint: user_entrypoint.map(str::to_string),
                 command: words(user_cmd),
                 ..RunOptions::default()
             };
-            assert_eq!(arguments(&options, &image(entrypoint, cmd)).unwrap(), words(args));
+            let combined = arguments(&options, &image(entrypoint, cmd)).unwrap();
+            assert_eq!(combined, (words(args), entrypoint_words));
         }
         assert!(arguments(&RunOptions::default(), &image("", "")).is_err());
     }

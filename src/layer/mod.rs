@@ -32,7 +32,7 @@ pub mod unpack;
 pub use checkpoint::{Checkpoint, Resumption, Trail, remove_checkpoints, staged_bytes};
 pub use compare::{Compared, compare};
 pub use decoder::{Decoder, DecoderState};
-pub use pack::pack;
+pub use pack::{pack, pack_upper};
 pub use peers::{MAX_PEERS, Peers};
 pub use rebuild::LayerTar;
 pub use unpack::{Unpacked, unpack, unpack_resumable};

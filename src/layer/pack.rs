@@ -4,6 +4,9 @@
 //! extended attributes as `SCHILY.xattr.`, which Docker and GNU tar read). Times are whole seconds, as Docker's are. A
 //! second name of a node is a hard link, sockets are left out. A file with large holes is written as GNU tar's sparse
 //! format 1.0, others with their zeros: not every reader knows sparse files. Pages that were read are given back.
+//!
+//! What overlayfs keeps in an upper directory becomes a layer: its whiteouts and opaque directories are written as layers
+//! have them (OCI image spec, layer.md, "Whiteouts"), with the owners, modes and times that Docker gives them.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -12,10 +15,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use tar::{EntryType, Header};
 
+use super::tree;
+use super::unpack::{OPAQUE, WHITEOUT};
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::entry::{self, Entry, EntryKind, Extent};
 use crate::sys::file::{open_directory_at, open_file_at};
-use crate::sys::node::Xattr;
+use crate::sys::node::{Attributes, Xattr};
 use crate::sys::sync::drop_cache;
 
 const BLOCK_BYTES: u64 = 512;
@@ -37,7 +42,18 @@ const WINDOW_BYTES: u64 = 4 << 20;
 /// Writes everything below the open directory `root` as a tar to `out`, the root itself not among it. What disappears
 /// meanwhile is left out, and a file that gets shorter ends in zeros: the tree may be in use.
 pub fn pack(root: BorrowedFd, out: &mut dyn Write) -> Result<()> {
-    let mut packer = Packer { out, names: BTreeMap::new(), path: Vec::new() };
+    pack_tree(root, None, out)
+}
+
+/// The same for an upper directory of overlayfs, except the paths in `left_out` and what is below them. What only that
+/// overlay can tell (a directory that took its content along from a lower one) is refused, and so is a name that would be
+/// a whiteout.
+pub fn pack_upper(root: BorrowedFd, left_out: &[&str], out: &mut dyn Write) -> Result<()> {
+    pack_tree(root, Some(left_out), out)
+}
+
+fn pack_tree(root: BorrowedFd, left_out: Option<&[&str]>, out: &mut dyn Write) -> Result<()> {
+    let mut packer = Packer { out, names: BTreeMap::new(), path: Vec::new(), left_out };
     let root = root.try_clone_to_owned().context(|| "open the tree".into())?;
     let mut levels = vec![packer.level(root)?];
     while let Some(level) = levels.last_mut() {
@@ -66,6 +82,8 @@ struct Packer<'a> {
     names: BTreeMap<u64, Vec<u8>>,
     /// Of the member that is written; those of directories end in a slash when their content is.
     path: Vec<u8>,
+    /// Of an upper directory, the paths that do not belong to the layer.
+    left_out: Option<&'a [&'a str]>,
 }
 
 /// A directory that is being packed.
@@ -98,6 +116,19 @@ impl Packer<'_> {
     /// Adds the node `name` of `dir`, whose path is the current one; gives a directory to go on with.
     fn add(&mut self, dir: BorrowedFd, name: &[u8]) -> Result<Option<OwnedFd>> {
         let Some(found) = there(entry::entry_at(dir, name))? else { return Ok(None) };
+        if let Some(left_out) = self.left_out {
+            if left_out.iter().any(|path| path.as_bytes() == self.path) {
+                return Ok(None);
+            }
+            // Before hard links are: the kernel gives all whiteouts of an overlay one node.
+            if found.kind == EntryKind::CharacterDevice(0, 0) {
+                return self.whiteout(name, &found).map(|()| None);
+            }
+            if name.starts_with(WHITEOUT) {
+                let message = "a name with that beginning says something else in a layer";
+                return Err(Error::new(Kind::Unsupported, message));
+            }
+        }
         if found.kind != EntryKind::Directory && found.links > 1 {
             if let Some(target) = self.names.get(&found.inode) {
                 let extra = Extra { target: target.clone(), ..Extra::default() };
@@ -116,9 +147,14 @@ impl Packer<'_> {
             }
             EntryKind::Directory => {
                 let Some(opened) = there(open_directory_at(dir, name))? else { return Ok(None) };
-                let xattrs = kept(entry::xattrs(opened.as_fd()))?;
+                let xattrs = entry::xattrs(opened.as_fd());
+                let is_opaque = self.left_out.is_some() && has_opaque(&xattrs);
+                let xattrs = self.kept(xattrs)?;
                 self.path.push(b'/');
                 self.header(EntryType::Directory, &found, Extra { xattrs, ..Extra::default() }, 0)?;
+                if is_opaque {
+                    self.marker(OPAQUE, &found, found.attributes.mode & 0o777)?;
+                }
                 self.path.pop();
                 return Ok(Some(opened));
             }
@@ -131,14 +167,31 @@ impl Packer<'_> {
             EntryType::Symlink => entry::link_target(dir, name).context(|| "read".into())?,
             _ => Vec::new(),
         };
-        let xattrs = kept(entry::xattrs_at(dir, name))?;
+        let xattrs = self.kept(entry::xattrs_at(dir, name))?;
         self.header(kind, &found, Extra { target, xattrs, ..Extra::default() }, 0)?;
         Ok(None)
     }
 
+    fn whiteout(&mut self, name: &[u8], found: &Entry) -> Result<()> {
+        self.path.truncate(self.path.len() - name.len());
+        self.marker(&[WHITEOUT, name].concat(), found, 0o600)
+    }
+
+    /// An empty file in the directory whose path, with its slash, is the current one; it has the owner and the time of
+    /// `found`.
+    fn marker(&mut self, name: &[u8], found: &Entry, mode: u32) -> Result<()> {
+        let attributes = Attributes { mode, ..found.attributes };
+        let marker = Entry { kind: EntryKind::File, attributes, ..*found };
+        let directory_bytes = self.path.len();
+        self.path.extend_from_slice(name);
+        self.header(EntryType::Regular, &marker, Extra::default(), 0)?;
+        self.path.truncate(directory_bytes);
+        Ok(())
+    }
+
     fn file(&mut self, mut file: File, found: &Entry) -> Result<()> {
         let extents = sparse_extents(&file, found).context(|| "find its holes".into())?;
-        let xattrs = kept(entry::xattrs(file.as_fd()))?;
+        let xattrs = self.kept(entry::xattrs(file.as_fd()))?;
         if extents.is_empty() {
             self.header(
                 EntryType::Regular,
@@ -158,6 +211,24 @@ impl Packer<'_> {
             self.content(&mut file, extent)?;
         }
         self.pad(data)
+    }
+
+    /// The extended attributes that belong to the tree: not those of overlayfs, nor this machine's security labels.
+    fn kept(&self, xattrs: io::Result<Vec<Xattr>>) -> Result<Vec<Xattr>> {
+        const OTHERS: [&[u8]; 4] =
+            [b"trusted.overlay.", b"security.selinux", b"security.ima", b"security.evm"];
+        /// The content is elsewhere (overlayfs.rst, "redirect_dir" and "Metadata only copy up").
+        const ELSEWHERE: [&[u8]; 2] = [b"trusted.overlay.redirect", b"trusted.overlay.metacopy"];
+        let mut xattrs = xattrs.context(|| "read its extended attributes".into())?;
+        if self.left_out.is_some()
+            && let Some((name, _)) = xattrs.iter().find(|(name, _)| ELSEWHERE.contains(&&name[..]))
+        {
+            let name = String::from_utf8_lossy(name);
+            let message = format!("its content is in another layer, says {name}");
+            return Err(Error::new(Kind::Unsupported, message));
+        }
+        xattrs.retain(|(name, _)| !OTHERS.iter().any(|other| name.starts_with(other)));
+        Ok(xattrs)
     }
 
     fn content(&mut self, file: &mut File, (start, length): Extent) -> Result<()> {
@@ -246,13 +317,9 @@ fn there<T>(result: io::Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// The extended attributes that belong to the tree: not those of overlayfs, nor this machine's security labels.
-fn kept(xattrs: io::Result<Vec<Xattr>>) -> Result<Vec<Xattr>> {
-    const OTHERS: [&[u8]; 4] =
-        [b"trusted.overlay.", b"security.selinux", b"security.ima", b"security.evm"];
-    let mut xattrs = xattrs.context(|| "read its extended attributes".into())?;
-    xattrs.retain(|(name, _)| !OTHERS.iter().any(|other| name.starts_with(other)));
-    Ok(xattrs)
+fn has_opaque(xattrs: &io::Result<Vec<Xattr>>) -> bool {
+    let mut all = xattrs.iter().flatten();
+    all.any(|(name, value)| name == tree::OPAQUE && value == b"y")
 }
 
 /// The pieces of a file whose holes are worth it, one of no length at the end if that is a hole; else none.

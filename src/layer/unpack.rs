@@ -19,11 +19,11 @@ use crate::sys::node::{self, Attributes, Mtime, NodeKind, Xattr};
 use crate::sys::sync::sync_and_drop;
 
 /// What names a whiteout (OCI image spec, layer.md, "Whiteouts").
-const WHITEOUT: &[u8] = b".wh.";
+pub(super) const WHITEOUT: &[u8] = b".wh.";
 /// Names of aufs itself, none of which are files of the image, except the next.
 const AUFS: &[u8] = b".wh..wh.";
 /// What makes its directory opaque.
-const OPAQUE: &[u8] = b".wh..wh..opq";
+pub(super) const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Attributes that only overlayfs may set: they say where the content of other directories comes from.
 const OVERLAY_XATTRS: &[u8] = b"trusted.overlay.";
 

@@ -3,6 +3,7 @@
 
 pub mod archive;
 pub mod change;
+pub mod child;
 pub mod config;
 pub mod manifest;
 pub mod platform;

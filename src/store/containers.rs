@@ -29,6 +29,8 @@ pub struct ContainerRecord {
     pub created: String,
     pub hostname: String,
     pub args: Vec<String>,
+    /// How many of `args` are the entry point; the others are the command. None if it is not known.
+    pub entrypoint_words: Option<u32>,
     pub env: Vec<String>,
     pub working_dir: String,
     pub user: String,
