@@ -6,6 +6,9 @@
 //! it was given, so the tmpfs, in which the writable layer is as well where there is one, is taken out of sight at once
 //! and goes when the mount goes: what unmounts it is a plain umount(2).
 //!
+//! Either way leads over a scratch directory in the run root, so that the target shows all or nothing, however this ends;
+//! what a mount that was killed left there, the next one takes away.
+//!
 //! No record says what is mounted: the mount table does (`store::mounted`). It tells the truth after a crash, after a
 //! reboot, and after an initramfs moved the mount to another place. `rmi`, `rm` and the collector look there.
 
@@ -14,13 +17,14 @@ use std::fs::Permissions;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use super::Engine;
 use crate::digest::Digest;
 use crate::error::{Context, Error, Kind, Result};
-use crate::store::{Container, Image, Mounted};
+use crate::store::{Container, Image, Lock, Mounted};
 use crate::sys::mount::{self, MountFlags, Restriction};
-use crate::sys::{Errno, host, process};
+use crate::sys::{Errno, fault, host, process};
 
 /// The most lower directories that overlayfs takes (OVL_MAX_STACK, fs/overlayfs/params.c).
 const MAX_LOWERS: usize = 500;
@@ -45,8 +49,15 @@ impl Engine {
         };
         let mounted = match &layers[..] {
             [] => Err(Error::new(Kind::Invalid, "it has no layers")),
-            [only] if !writable => bind(only, &target),
-            _ => self.mount_overlay(&layers, writable, &self.mount_name(&tree), &target),
+            [only] if !writable => {
+                self.by_way_of_scratch(&target, &mut |scratch| bind(only, scratch, &target))
+            }
+            _ => {
+                let name = c_path(&self.mount_name(&tree))?;
+                self.by_way_of_scratch(&target, &mut |scratch| {
+                    mount_overlay(&layers, writable, &name, scratch, &target)
+                })
+            }
         };
         mounted.map_err(|e| {
             let message = format!("mount {name} on {}", target.display());
@@ -68,6 +79,8 @@ impl Engine {
     pub fn unmount(&self, target: &Path) -> Result<()> {
         let what = || format!("unmount {}", target.display());
         let target = fs_err::canonicalize(target).context(what)?;
+        // Where nobody can take locks any more, it is left for the next boot.
+        let _ = self.sweep();
         match self.store.mounted() {
             Ok(all) if !all.iter().any(|mounted| mounted.at == target) => {
                 let message = format!("{}: no image or container is mounted there", what());
@@ -101,35 +114,62 @@ impl Engine {
         }
     }
 
-    /// In a thread that can have a working directory of its own.
-    fn mount_overlay(
+    /// Lets `mount` mount at `target` by way of a directory that nobody else has, and takes away what it mounted there.
+    fn by_way_of_scratch(
         &self,
-        layers: &[PathBuf],
-        writable: bool,
-        name: &Path,
         target: &Path,
+        mount: &mut dyn FnMut(&Path) -> Result<()>,
     ) -> Result<()> {
+        let _alone = self.sweep()?;
         let random = host::random().context(|| "make a name".into())?;
         let scratch = self.store.run_root().join("mounts").join(Digest::of(&random).short());
         fs_err::create_dir_all(&scratch).context(|| "make a directory".into())?;
-        let name = c_path(name)?;
-        let mounted = std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().name("mount".into());
-            let work = || {
-                process::unshare_working_directory().context(|| "unshare fs".into())?;
-                let mounted = prepare(layers, writable, &scratch)
-                    .and_then(|overlay| mount_prepared(&overlay, &name, target));
-                // After a failure it may not be there, and the first error is the one to tell.
-                let detached = mount::detach(&c_path(&scratch)?);
-                mounted.and(detached.context(|| "detach its tmpfs".into()))
-            };
-            let thread = thread.spawn_scoped(scope, work).context(|| "start a thread".into())?;
-            thread.join().map_err(|_| Error::new(Kind::Internal, "the mounting thread died"))?
-        });
+        let mounted = mount(&scratch);
+        let detached = detach(&scratch).context(|| format!("detach {}", scratch.display()));
         // Left empty in the run root, it would be gone with the next boot.
-        let _ = std::fs::remove_dir(&scratch);
-        mounted
+        let _ = fs::remove_dir(&scratch);
+        match (mounted, detached) {
+            (Ok(()), Err(e)) => {
+                // The first error is the one to tell.
+                let _ = unmount(target);
+                Err(e)
+            }
+            // After a failure nothing may be mounted there.
+            (mounted, _) => mounted,
+        }
     }
+
+    /// Takes away what mounts left that were killed under way. The lock says that no other is under way.
+    fn sweep(&self) -> Result<Lock> {
+        let alone = self.store.mounting()?;
+        let left = fs::read_dir(self.store.run_root().join("mounts"));
+        for entry in left.into_iter().flatten().flatten() {
+            // It may not be mounted, and what cannot be taken away is gone with the next boot.
+            let _ = detach(&entry.path());
+            let _ = fs::remove_dir(entry.path());
+        }
+        Ok(alone)
+    }
+}
+
+/// In a thread that can have a working directory of its own.
+fn mount_overlay(
+    layers: &[PathBuf],
+    writable: bool,
+    name: &CStr,
+    scratch: &Path,
+    target: &Path,
+) -> Result<()> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("mount".into());
+        let work = || {
+            process::unshare_working_directory().context(|| "unshare fs".into())?;
+            let overlay = prepare(layers, writable, scratch)?;
+            mount_prepared(&overlay, name, target)
+        };
+        let thread = thread.spawn_scoped(scope, work).context(|| "start a thread".into())?;
+        thread.join().map_err(|_| Error::new(Kind::Internal, "the mounting thread died"))?
+    })
 }
 
 /// An overlay that is ready to be mounted from the working directory.
@@ -146,8 +186,8 @@ pub(super) fn prepare(layers: &[PathBuf], writable: bool, scratch: &Path) -> Res
         return Err(Error::new(Kind::Unsupported, message));
     }
     let target = c_path(scratch)?;
-    mount::mount(c"tmpfs", &target, MountFlags::empty(), c"mode=700")
-        .context(|| "mount tmpfs".into())?;
+    let mounted = step(&mut || mount::mount(c"tmpfs", &target, MountFlags::empty(), c"mode=700"));
+    mounted.context(|| "mount tmpfs".into())?;
     std::env::set_current_dir(scratch).context(|| "enter its tmpfs".into())?;
     let mut names = Vec::new();
     for (number, layer) in layers.iter().enumerate() {
@@ -158,8 +198,8 @@ pub(super) fn prepare(layers: &[PathBuf], writable: bool, scratch: &Path) -> Res
     let directories: &[&str] = if writable { &["upper", "work"] } else { &["empty"] };
     for name in directories {
         // The one that is written shows as the root of the tree, whatever the umask.
-        let made = std::fs::create_dir(name)
-            .and_then(|()| std::fs::set_permissions(name, Permissions::from_mode(0o755)));
+        let made = fs::create_dir(name)
+            .and_then(|()| fs::set_permissions(name, Permissions::from_mode(0o755)));
         made.context(|| format!("make directory {name:?}"))?;
     }
     let mut options = format!("lowerdir={}", names.join(":"));
@@ -177,13 +217,15 @@ pub(super) fn prepare(layers: &[PathBuf], writable: bool, scratch: &Path) -> Res
 /// Mounts what was prepared at `target`; `name` is for the mount table.
 pub(super) fn mount_prepared(overlay: &Overlay, name: &CStr, target: &Path) -> Result<()> {
     let target = c_path(target)?;
-    let mounted = mount::mount_named(name, c"overlay", &target, overlay.flags, &overlay.options);
-    mounted.map_err(|errno| match errno {
-        Errno::NODEV => {
+    let mounted = step(&mut || {
+        mount::mount_named(name, c"overlay", &target, overlay.flags, &overlay.options)
+    });
+    mounted.map_err(|e| match Errno::from_io_error(&e) {
+        Some(Errno::NODEV) => {
             let message = "this kernel has no overlayfs, or its module is not loaded: only images of one layer can be mounted";
             Error::new(Kind::Unsupported, message)
         }
-        errno => Error::io("mount overlay", errno.into()),
+        _ => Error::io("mount overlay", e),
     })
 }
 
@@ -192,18 +234,32 @@ pub(super) fn make_all_private() -> Result<()> {
     mount::make_all_private().context(|| "make mounts private".into())
 }
 
-fn bind(source: &Path, target: &Path) -> Result<()> {
-    let path = c_path(target)?;
-    mount::bind(&c_path(source)?, &path).context(|| "bind".into())?;
+/// A bind takes the restrictions of what it binds along: the layer can at no time be written at the target.
+fn bind(source: &Path, scratch: &Path, target: &Path) -> Result<()> {
+    let (source, scratch, target) = (c_path(source)?, c_path(scratch)?, c_path(target)?);
+    step(&mut || mount::bind(&source, &scratch)).context(|| "bind".into())?;
     let read_only = Restriction { read_only: true, no_devices: false };
-    mount::restrict_one(&path, read_only).context(|| "make it read-only".into()).inspect_err(|_| {
-        // The first error is the one to tell.
-        let _ = unmount(target);
-    })
+    let restricted = step(&mut || mount::restrict_one(&scratch, read_only));
+    restricted.context(|| "make it read-only".into())?;
+    step(&mut || mount::bind(&scratch, &target)).context(|| "bind".into())
 }
 
-fn unmount(target: &Path) -> std::io::Result<()> {
-    Ok(mount::unmount(&CString::new(target.as_os_str().as_bytes())?)?)
+fn unmount(target: &Path) -> io::Result<()> {
+    let target = CString::new(target.as_os_str().as_bytes())?;
+    step(&mut || mount::unmount(&target))
+}
+
+fn detach(target: &Path) -> io::Result<()> {
+    let target = CString::new(target.as_os_str().as_bytes())?;
+    step(&mut || mount::detach(&target))
+}
+
+/// A change of the mount table, for tests to stop at (`sys::fault`).
+fn step(change: &mut dyn FnMut() -> std::result::Result<(), Errno>) -> io::Result<()> {
+    fault::before("mount")?;
+    change()?;
+    fault::after("mount");
+    Ok(())
 }
 
 fn c_path(path: &Path) -> Result<CString> {

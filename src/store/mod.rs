@@ -18,7 +18,7 @@
 //!
 //! Two locks: `publish` is held alone, briefly, by whoever changes a record or must not see one change; `work` is shared by
 //! whoever has a stage under way and needs the layers it saw to stay, and taken alone by the collector, which comes
-//! back later rather than wait. A running container holds a lock of its own.
+//! back later rather than wait. A running container holds a lock of its own; so does a mount for the host while it is made.
 
 mod blobs;
 mod check;
@@ -128,6 +128,12 @@ impl Store {
     /// Takes the lock under which records change.
     fn publish(&self) -> Result<Lock> {
         let lock = self.lock("publish", Mode::Exclusive)?;
+        lock.ok_or_else(|| Error::new(Kind::Internal, "an exclusive lock was refused"))
+    }
+
+    /// Takes the lock under which a mount for the host is prepared, alone.
+    pub fn mounting(&self) -> Result<Lock> {
+        let lock = self.lock("mount", Mode::Exclusive)?;
         lock.ok_or_else(|| Error::new(Kind::Internal, "an exclusive lock was refused"))
     }
 
