@@ -3,10 +3,10 @@
 //! Only with `--features fault` (src/sys/fault.rs). For each command and each point N: the store is put back to what it was
 //! before, the command runs and is killed at N. Then `check --deep` must find no damage, every name must stand for what it
 //! stood for before or for what the command was to make of it, and the same command again must come to its end, with
-//! nothing left over. The same with ENOSPC and EIO at N instead of a kill: the error must be one line, nothing may panic.
+//! nothing left over, on the disk or mounted. The same with ENOSPC and EIO at N instead of a kill: the error must be one line, nothing may panic.
 //!
 //! A kill leaves the page cache as it is, so this is about the order of steps; whether each is durable when the next begins
-//! is for real power cuts to show. The stores lie on a tmpfs. Commit does not exist yet.
+//! is for real power cuts to show. The stores lie on a tmpfs.
 //!
 //! `CRASH=rmi cargo test --features fault --test crash` runs the scenarios whose name contains `rmi`.
 
@@ -38,96 +38,140 @@ struct Scenario {
     command: &'static str,
     /// What makes the command possible again after a crash, if it is not so by itself.
     again: &'static str,
+    /// What must hold at any time beside what `verify` looks at.
+    holds: &'static str,
+    /// The name of an image that is dated when it is made, so that each has another ID.
+    dated: &'static str,
     /// Not every point, but one of so many.
     stride: usize,
 }
 
+/// What most scenarios have.
+const PLAIN: Scenario =
+    Scenario { name: "", prepare: "true", command: "", again: "", holds: "", dated: "", stride: 1 };
+
 const SCENARIOS: &[Scenario] = &[
-    Scenario {
-        name: "pull",
-        prepare: "true",
-        command: "vaquita pull -q $REGISTRY/several:1",
-        again: "",
-        stride: 1,
-    },
+    Scenario { name: "pull", command: "vaquita pull -q $REGISTRY/several:1", ..PLAIN },
     // More nodes than a window holds.
     Scenario {
         name: "pull-long",
-        prepare: "true",
         command: "vaquita pull -q $REGISTRY/long:1",
-        again: "",
         stride: 23,
+        ..PLAIN
     },
     // Several checkpoints, and members that replace what they rely on: the next try goes on from one.
     Scenario {
         name: "pull-replacing",
-        prepare: "true",
         command: "vaquita pull -q $REGISTRY/replacing:1",
-        again: "",
         stride: 29,
+        ..PLAIN
     },
     Scenario {
         name: "pull-update",
         prepare: "vaquita pull -q $REGISTRY/moving:1; $FIXTURES/push $REGISTRY/moving:1 $IMAGES/app2.tar",
         command: "vaquita pull -q $REGISTRY/moving:1",
-        again: "",
-        stride: 1,
+        ..PLAIN
     },
     Scenario {
         name: "pull-delta",
         prepare: "vaquita load -q -i $IMAGES/app1.tar",
         command: "vaquita pull -q $REGISTRY/app:delta",
-        again: "",
-        stride: 1,
+        ..PLAIN
     },
     Scenario {
         name: "pull-mends",
         prepare: "vaquita pull -q $REGISTRY/several:1; vaquita tag $REGISTRY/several:1 keep:1; rm $(ls -d data/layers/*/layer.json | head -n 1)",
         command: "vaquita pull -q $REGISTRY/several:1",
-        again: "",
         stride: 2,
+        ..PLAIN
     },
     Scenario {
         name: "repair",
         prepare: "vaquita pull -q $REGISTRY/several:1; printf x >$(ls -d data/layers/*/fs/etc/release | head -n 1)",
         command: "vaquita check --deep --repair",
-        again: "",
-        stride: 1,
+        ..PLAIN
     },
     Scenario {
         name: "load",
         prepare: "vaquita load -q -i $IMAGES/app1.tar",
         command: "vaquita load -q -i $IMAGES/app2.tar",
-        again: "",
-        stride: 1,
+        ..PLAIN
     },
     Scenario {
         name: "load-delta",
         prepare: "vaquita load -q -i $IMAGES/app1.tar",
         command: "vaquita load -q -i $IMAGES/delta.tar",
-        again: "",
         stride: 3,
+        ..PLAIN
+    },
+    Scenario {
+        name: "import",
+        prepare: "tar -cf tree.tar -C $IMAGES/layers/a .",
+        command: "vaquita import tree.tar made:1",
+        dated: "made:1",
+        stride: 3,
+        ..PLAIN
+    },
+    Scenario {
+        name: "commit",
+        prepare: "vaquita load -q -i $IMAGES/busybox.tar; \
+                  vaquita run --name web busybox:latest sh -c 'echo x >/new; rm -r /home /var; mkdir /var'",
+        command: "vaquita commit -c 'CMD x' web made:1",
+        dated: "made:1",
+        ..PLAIN
     },
     Scenario {
         name: "delta",
         prepare: "vaquita load -q -i $IMAGES/app1.tar; vaquita load -q -i $IMAGES/app2.tar",
         command: "vaquita image delta app:1 app:2 -t app:made",
-        again: "",
-        stride: 1,
+        dated: "app:made",
+        ..PLAIN
+    },
+    // What was there stays until the archive is whole.
+    Scenario {
+        name: "save",
+        prepare: "vaquita load -q -i $IMAGES/app1.tar",
+        command: "echo earlier >out.tar; exec vaquita save -o out.tar app:1",
+        holds: "grep -qx earlier out.tar || { tar -tf out.tar >list && tar -xOf out.tar manifest.json | grep -q app:1; }",
+        ..PLAIN
+    },
+    // Each store in its turn pushes to a repository of its own, so that there is something to push.
+    Scenario {
+        name: "push",
+        prepare: "vaquita load -q -i $IMAGES/several.tar",
+        command: "mkdir -p run; [ -s run/name ] || echo $REGISTRY/pushed/$$:1 >run/name; name=$(cat run/name); \
+                  env -u VAQUITA_FAULT vaquita tag several:1 $name; vaquita push -q $name; code=$?; \
+                  env -u VAQUITA_FAULT vaquita rmi -f $name >/dev/null; exit $code",
+        ..PLAIN
     },
     Scenario {
         name: "tag",
         prepare: "vaquita load -q -i $IMAGES/app1.tar; vaquita load -q -i $IMAGES/app2.tar; vaquita tag app:1 now:1",
         command: "vaquita tag app:2 now:1",
-        again: "",
-        stride: 1,
+        ..PLAIN
     },
     Scenario {
         name: "rmi",
         prepare: "vaquita pull -q $REGISTRY/several:1; vaquita load -q -i $IMAGES/app1.tar",
         command: "vaquita rmi $REGISTRY/several:1",
-        again: "",
-        stride: 1,
+        ..PLAIN
+    },
+    // One that a container uses, one without a name, two with.
+    Scenario {
+        name: "image-prune",
+        prepare: "for file in busybox several app1 app2; do vaquita load -q -i $IMAGES/$file.tar; done; \
+                  vaquita tag app:2 app:1; vaquita run --name web busybox:latest true",
+        command: "vaquita image prune -af",
+        stride: 5,
+        ..PLAIN
+    },
+    Scenario {
+        name: "container-prune",
+        prepare: "vaquita load -q -i $IMAGES/busybox.tar; \
+                  for name in one two; do vaquita run --name $name busybox:latest touch /new; done",
+        command: "vaquita container prune -f",
+        stride: 5,
+        ..PLAIN
     },
     Scenario {
         name: "collect",
@@ -135,22 +179,42 @@ const SCENARIOS: &[Scenario] = &[
                   rm -r data/images data/references; mv images data/images; mkdir data/references data/stages/old; \
                   echo x >data/stages/old/file; echo x >data/references/.a.new",
         command: "vaquita check --repair",
-        again: "",
-        stride: 1,
+        ..PLAIN
     },
     Scenario {
         name: "run",
         prepare: "vaquita load -q -i $IMAGES/busybox.tar",
         command: "vaquita run --name web busybox:latest true",
         again: "vaquita rm -f web",
-        stride: 1,
+        ..PLAIN
     },
     Scenario {
         name: "rm",
         prepare: "vaquita load -q -i $IMAGES/busybox.tar; vaquita run --name web busybox:latest true",
         command: "vaquita rm web",
-        again: "",
-        stride: 1,
+        ..PLAIN
+    },
+    // Of two layers, merged; of one, bound.
+    Scenario {
+        name: "mount",
+        prepare: "vaquita load -q -i $IMAGES/several.tar; mkdir at",
+        command: "vaquita mount -w several:1 at",
+        again: "vaquita umount at",
+        ..PLAIN
+    },
+    Scenario {
+        name: "mount-bound",
+        prepare: "vaquita load -q -i $IMAGES/long.tar; mkdir at",
+        command: "vaquita mount long:1 at",
+        again: "vaquita umount at",
+        holds: "! mountpoint -q at || ! touch at/new 2>/dev/null",
+        ..PLAIN
+    },
+    Scenario {
+        name: "umount",
+        prepare: "vaquita load -q -i $IMAGES/several.tar; mkdir at",
+        command: "mountpoint -q at || env -u VAQUITA_FAULT vaquita mount several:1 at; exec vaquita umount at",
+        ..PLAIN
     },
 ];
 
@@ -244,8 +308,9 @@ struct Ground<'a> {
     variables: Vec<(&'static str, String)>,
     before: Announced,
     after: Announced,
-    /// What the store's directories hold afterwards.
+    /// What the store's directories hold afterwards, and what is mounted.
     entries_after: Vec<String>,
+    mounts_after: Vec<String>,
     points: usize,
     calls: usize,
 }
@@ -275,9 +340,17 @@ impl Ground<'_> {
             ("FIXTURES", fixtures.display().to_string()),
         ];
         let (before, after) = (Announced::new(), Announced::new());
-        let (entries_after, points, calls) = (Vec::new(), 0, 0);
-        let mut ground =
-            Ground { scenario, directory, variables, before, after, entries_after, points, calls };
+        let mut ground = Ground {
+            scenario,
+            directory,
+            variables,
+            before,
+            after,
+            entries_after: Vec::new(),
+            mounts_after: Vec::new(),
+            points: 0,
+            calls: 0,
+        };
         ground.must(&format!("set -e; {}", scenario.prepare));
         fs::create_dir_all(ground.path("data")).unwrap();
         ground.must("cp -a data base");
@@ -287,8 +360,9 @@ impl Ground<'_> {
         let numbers = counted.stderr.lines().find_map(|line| line.strip_prefix("fault points: "));
         let (points, calls) = numbers.and_then(|line| line.split_once(' ')).expect("the count");
         (ground.points, ground.calls) = (points.parse().unwrap(), calls.parse().unwrap());
-        assert!(ground.points > 4, "{}: {points} points", scenario.name);
+        assert!(ground.points > 1, "{}: {points} points", scenario.name);
         ground.after = ground.announced();
+        ground.mounts_after = ground.mounts();
         ground.clean();
         ground.entries_after = ground.entries();
         ground
@@ -371,7 +445,20 @@ impl Ground<'_> {
     }
 
     fn reset(&self) {
+        for point in self.mounts() {
+            succeed(Command::new("umount").args(["-l", &point]));
+        }
         self.must("rm -rf data run; cp -a base data");
+    }
+
+    /// What is mounted in the scenario's directory, the last first.
+    fn mounts(&self) -> Vec<String> {
+        let table = fs::read_to_string("/proc/self/mounts").unwrap();
+        let points = table.lines().rev().filter_map(|line| line.split(' ').nth(1));
+        points
+            .filter(|point| Path::new(point).starts_with(&self.directory))
+            .map(str::to_string)
+            .collect()
     }
 
     /// Holds what must hold after a crash or an error, and that the same command then comes to its end.
@@ -379,13 +466,14 @@ impl Ground<'_> {
         let damaged_before = matches!(self.scenario.name, "repair" | "pull-mends");
         let checked = self.shell("vaquita check --deep", "");
         assert!(checked.code == 0 || damaged_before, "{what}: {checked:?}");
+        let holds = self.shell(self.scenario.holds, "");
+        assert_eq!(holds.code, 0, "{what}: {}: {holds:?}", self.scenario.holds);
         let now = self.announced();
         for name in self.before.keys().chain(self.after.keys()).chain(now.keys()) {
             let (before, after, now) = (self.before.get(name), self.after.get(name), now.get(name));
             // An image that was committed and not yet named is whole and stands for nothing.
             let is_unnamed = name.ends_with(":<none>") && now.is_some();
-            // Dated when it is made, so that each has another ID.
-            let is_another = self.scenario.name == "delta" && name == "app:made";
+            let is_another = name == self.scenario.dated;
             let is_old_or_new = now == before || now == after || is_another;
             assert!(
                 is_old_or_new || is_unnamed,
@@ -399,6 +487,7 @@ impl Ground<'_> {
         // What is removed already cannot be removed again.
         let is_gone = again.stderr.contains("No such") && self.scenario.name.starts_with("rm");
         assert!(again.code == 0 || is_gone, "{what}: again: {again:?}");
+        assert_eq!(self.mounts(), self.mounts_after, "{what}: again");
         self.clean();
         assert_eq!(self.entries(), self.entries_after, "{what}: again");
     }
@@ -419,8 +508,8 @@ impl Ground<'_> {
             for entry in fs::read_dir(path).into_iter().flatten().map(|entry| entry.unwrap()) {
                 let name = entry.file_name().into_string().unwrap();
                 entries.push(match directory {
-                    // Dated when it is made, so that each has another ID; one that was not named yet stays.
-                    "images" | "references" | "layers" if self.scenario.name == "delta" => continue,
+                    // One that was not named yet stays beside the next.
+                    "images" | "references" if !self.scenario.dated.is_empty() => continue,
                     "references" => fs::read_to_string(entry.path()).unwrap(),
                     "containers" => "a container".into(),
                     _ => format!("{directory}/{name}"),

@@ -1,6 +1,6 @@
 //! Images and containers as archives: `load`, `save`, `export` and `import`.
 
-use std::io::{IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -13,6 +13,7 @@ use crate::engine::{Engine, ImportOptions, Loaded, Report};
 use crate::error::{Context, Error, Kind, Result};
 use crate::oci::platform::Platform;
 use crate::reference::Reference;
+use crate::sys::fault;
 
 /// Load images, or deltas, from an archive that `save` wrote, or from an OCI layout in a tar
 #[derive(FromArgs)]
@@ -188,12 +189,20 @@ fn write_to_file(
     staged.push(".new");
     let mut file = File::create(&staged).context(what)?;
     let written = write(&mut file);
-    let published = written
-        .and_then(|()| file.sync_all().context(what))
-        .and_then(|()| fs_err::rename(&staged, path).context(what));
+    let published = written.and_then(|()| publish(&file, Path::new(&staged), path).context(what));
     if published.is_err() {
         // Half an archive helps nobody; the first error is the one to tell.
         let _ = fs_err::remove_file(&staged);
     }
     published
+}
+
+fn publish(file: &File, staged: &Path, path: &Path) -> io::Result<()> {
+    fault::before("fsync of an archive")?;
+    file.sync_all()?;
+    fault::after("fsync of an archive");
+    fault::before("rename of an archive")?;
+    fs_err::rename(staged, path)?;
+    fault::after("rename of an archive");
+    Ok(())
 }
