@@ -40,7 +40,7 @@ step "seven targets" targets/build all
 step size tests/size
 binary=$root/target/dist/$(tests/fixtures/triple)/vaquita
 # What is shipped is compiled otherwise than what cargo test runs: the tests that run the program run it, too.
-step "tests of the binary" env "VAQUITA=$binary" cargo test --locked --quiet --test behaviour --test bad_input --test bad_host
+step "tests of the binary" env "VAQUITA=$binary" cargo test --locked --quiet --test behaviour --test bad_input --test bad_host --test memory
 step demo env "VAQUITA=$binary" sh tests/demo.sh
 step qemu-user qemu/test
 step qemu-system qemu/test-vm

@@ -207,7 +207,7 @@ fn attempt_beside(
         None => Decoder::open(reader, Some(*digest)),
         Some(from) => {
             let history = from.restore(opened.as_fd(), "layer x").unwrap();
-            Decoder::resume(reader, from.decoder(), &history, *digest)
+            Decoder::resume(reader, from.decoder(), history, *digest)
         }
     };
     let trail = Trail::default();

@@ -339,7 +339,7 @@ fn resumes_at_every_block() {
             let encoded = postcard::to_allocvec(state).unwrap();
             largest = largest.max(encoded.len());
             let state: DecoderState = postcard::from_bytes(&encoded).unwrap();
-            let history = &out[made - need..made];
+            let history = out[made - need..made].to_vec();
             let mut resumed =
                 Decoder::resume(Box::new(&bytes[offset..]), &state, history, digest).unwrap();
             // A good part of the rest: all of it would take minutes.
@@ -350,7 +350,7 @@ fn resumes_at_every_block() {
         let state = &states[states.len() / 3];
         let (offset, made) = (state.blob_offset() as usize, state.tar_offset() as usize);
         let mut tail = Vec::new();
-        Decoder::resume(Box::new(&bytes[offset..]), state, &out[..made], digest)
+        Decoder::resume(Box::new(&bytes[offset..]), state, out[..made].to_vec(), digest)
             .unwrap()
             .read_to_end(&mut tail)
             .unwrap();
@@ -372,8 +372,9 @@ fn survives_hostile_states() {
     let good = postcard::to_allocvec(state).unwrap();
     let resume = |state: &DecoderState, history: &[u8]| -> Result<(), String> {
         let mut part = vec![0; 300_000];
-        let mut reader = Decoder::resume(Box::new(&bytes[offset..]), state, history, digest)
-            .map_err(|error| error.to_string())?;
+        let mut reader =
+            Decoder::resume(Box::new(&bytes[offset..]), state, history.to_vec(), digest)
+                .map_err(|error| error.to_string())?;
         reader.read_exact(&mut part).map_err(|error| error.to_string())
     };
     resume(state, &out[..made]).unwrap();

@@ -3,6 +3,10 @@
 //! Some workers take one layer after another. For each, one thread fetches, verifies and inflates, and another unpacks;
 //! what they leave when they are cut short is a stage with a checkpoint. The first failure stops the others, which keep
 //! what they have.
+//!
+//! A layer takes under 2 MiB of memory, and a zstd layer as much more as its window has, up to 8 MiB. So that a pull
+//! keeps its promise of 16 MiB, the workers share the memory for windows: who finds too little left waits, with the layer
+//! begun and its connection open, until another layer is done. A server that hangs up meanwhile is asked again for the rest.
 
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -17,7 +21,9 @@ use super::pull::{Committed, layer_record};
 use super::{Engine, pipe};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Kind, Result};
-use crate::layer::{self, Checkpoint, Decoder, MAX_PEERS, Peers, Resumption, Trail, Unpacked};
+use crate::layer::{
+    self, Checkpoint, Decoder, MAX_PEERS, Peers, Resumption, Trail, Unpacked, Windows,
+};
 use crate::oci::manifest::Descriptor;
 use crate::reference::Reference;
 use crate::registry::{Client, Options, Waiting};
@@ -25,6 +31,9 @@ use crate::store::{Image, Stage};
 
 /// Between two events about how far a layer is.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+
+/// Memory for the windows of all layers that are decoded at a time: for the largest one, and some small ones beside it.
+const MAX_WINDOWS_BYTES: u64 = 9 << 20;
 
 /// A layer to be fetched.
 pub(super) struct Wanted<'a> {
@@ -56,6 +65,7 @@ impl Engine {
         let fetching = Fetching {
             engine: self,
             client,
+            windows: Windows::new(MAX_WINDOWS_BYTES, stop.clone()),
             stop,
             reference,
             layers,
@@ -149,7 +159,8 @@ impl Wanted<'_> {
 struct Fetching<'a> {
     engine: &'a Engine,
     client: Client,
-    /// Ends the client's waits and reads.
+    windows: Windows,
+    /// Ends the client's waits and reads, and those for a window.
     stop: Arc<AtomicBool>,
     reference: &'a Reference,
     layers: &'a [Wanted<'a>],
@@ -283,17 +294,20 @@ impl Fetching<'_> {
         stage: &Stage,
         from: Option<&Checkpoint>,
         name: &str,
-    ) -> Result<Decoder<'static>> {
+    ) -> Result<Decoder<'_>> {
         let digest = wanted.blob.digest()?;
-        let offset = from.map_or(0, |from| from.decoder().blob_offset());
-        let blob = self.client.blob(self.reference, wanted.blob, offset)?;
-        match from {
-            None => Decoder::open(blob, Some(digest)),
+        let mut room = self.windows.room();
+        let connect = |offset| self.client.blob(self.reference, wanted.blob, offset);
+        let decoder = match from {
+            None => Decoder::open(connect(0)?, Some(digest)),
             Some(from) => {
+                let state = from.decoder();
+                room.take(state.window_bytes())?;
                 let history = from.restore(stage.directory(), name)?;
-                Decoder::resume(blob, from.decoder(), &history, digest)
+                Decoder::resume(connect(state.blob_offset())?, state, history, digest)
             }
-        }
+        };
+        Ok(decoder?.within(room))
     }
 }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::gzip::{GzipReader, GzipState};
 use super::input::Input;
+use super::room::Room;
 use super::zstd::{self, ZstdReader, ZstdState};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Context, Error, Kind, Result};
@@ -58,6 +59,14 @@ impl DecoderState {
         self.tar_offset
     }
 
+    /// How much memory the window takes that is needed to go on; what all decoders need is not counted.
+    pub fn window_bytes(&self) -> u64 {
+        match &self.form {
+            FormState::Zstd(state) => state.window_bytes(),
+            FormState::Plain | FormState::Gzip(_) => 0,
+        }
+    }
+
     /// How many of the last uncompressed bytes are needed to go on.
     pub fn history_bytes(&self) -> u64 {
         match &self.form {
@@ -104,7 +113,7 @@ impl<'a> Decoder<'a> {
     pub fn resume(
         reader: Box<dyn Read + 'a>,
         state: &DecoderState,
-        history: &[u8],
+        history: Vec<u8>,
         expected: Digest,
     ) -> Result<Decoder<'a>> {
         let broken = || Error::new(Kind::Corrupt, "the state of a hash is damaged");
@@ -112,12 +121,20 @@ impl<'a> Decoder<'a> {
         let input = Input::hashed(reader, state.blob_offset, hasher);
         let form = match &state.form {
             FormState::Plain => Form::Plain(input),
-            FormState::Gzip(gzip) => Form::Gzip(GzipReader::resume(input, gzip, history)),
+            FormState::Gzip(gzip) => Form::Gzip(GzipReader::resume(input, gzip, &history)),
             FormState::Zstd(zstd) => {
                 Form::Zstd(Box::new(ZstdReader::resume(input, zstd, history)?))
             }
         };
         Ok(Decoder { form, expected: Some(expected), offset: state.tar_offset })
+    }
+
+    /// The same, with windows that are taken from `room`. That of a frame which is under way has been taken.
+    pub fn within(mut self, room: Room<'a>) -> Decoder<'a> {
+        if let Form::Zstd(reader) = &mut self.form {
+            reader.set_room(room);
+        }
+        self
     }
 
     /// Where this stream can be taken up again, if it can be just here.
@@ -244,7 +261,7 @@ mod tests {
                 }
                 let Some(state) = decoder.state() else { continue };
                 let rest = Box::new(&blob[state.blob_offset() as usize..]);
-                let history = &out[out.len() - state.history_bytes() as usize..];
+                let history = out[out.len() - state.history_bytes() as usize..].to_vec();
                 let mut again = Decoder::resume(rest, &state, history, digest).unwrap();
                 let mut whole = out.clone();
                 again.read_to_end(&mut whole).unwrap();

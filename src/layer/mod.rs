@@ -6,7 +6,7 @@
 //! `pack` makes one of a tree that never was a tar.
 //!
 //! A pull that is cut short goes on from a checkpoint (`checkpoint`), with the tree as it was then (`journal`, `undo`). Nothing here
-//! knows registries, the store or images.
+//! knows registries, the store or images. Decoders that work side by side share the memory for their windows (`room`).
 
 mod checkpoint;
 mod compare;
@@ -17,6 +17,7 @@ mod input;
 mod journal;
 mod members;
 mod peers;
+mod room;
 mod tree;
 mod undo;
 mod window;
@@ -35,4 +36,5 @@ pub use decoder::{Decoder, DecoderState};
 pub use pack::{pack, pack_upper};
 pub use peers::{MAX_PEERS, Peers};
 pub use rebuild::LayerTar;
+pub use room::{Room, Windows};
 pub use unpack::{Unpacked, unpack, unpack_resumable};

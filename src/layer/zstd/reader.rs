@@ -14,6 +14,7 @@ use super::xxhash::Xxh64;
 use crate::error::{Error, Kind, Result};
 use crate::layer::gzip::{FREE_INFLATED_BYTES, MAX_INFLATE_RATIO};
 use crate::layer::input::Input;
+use crate::layer::room::Room;
 
 /// The kinds of blocks (RFC 8878, section 3.1.1.2).
 const BLOCK_RAW: u32 = 0;
@@ -31,6 +32,8 @@ pub struct ZstdReader<'a> {
     literals: Literals,
     sequences: Sequences,
     window: Window,
+    /// What the window may take; as much as it wants, if there is none.
+    room: Option<Room<'a>>,
     /// Decoded and not yet handed out: a range of the window's buffer.
     ready: Range<usize>,
     /// The block at hand, if it is compressed.
@@ -69,11 +72,16 @@ pub struct ZstdState {
 }
 
 impl ZstdState {
+    /// The window of the frame that is under way.
+    pub fn window_bytes(&self) -> u64 {
+        let kept_bytes = self.frame.as_ref().map_or(0, |frame| frame.facts.kept_bytes());
+        // No more than any reader keeps, whatever a damaged state says.
+        kept_bytes.min(super::MAX_WINDOW_BYTES)
+    }
+
     /// How many of the bytes handed out last are needed to go on.
     pub fn history_bytes(&self) -> u64 {
-        let of_frame = |frame: &Progress| frame.facts.kept_bytes().min(frame.done_bytes);
-        // No more than any reader keeps, whatever a damaged state says.
-        self.frame.as_ref().map_or(0, of_frame).min(super::MAX_WINDOW_BYTES)
+        self.window_bytes().min(self.frame.as_ref().map_or(0, |frame| frame.done_bytes))
     }
 }
 
@@ -85,6 +93,7 @@ impl<'a> ZstdReader<'a> {
             literals: Literals::new(),
             sequences: Sequences::new(),
             window: Window::new(),
+            room: None,
             ready: 0..0,
             block: Vec::new(),
             is_first: true,
@@ -95,9 +104,9 @@ impl<'a> ZstdReader<'a> {
     }
 
     /// Goes on where another reader gave `state`: `input` stands at the offset of then, and `past` ends with the last
-    /// bytes that had been handed out, at least `state.history_bytes()` of them. A state that cannot be, or too little of
-    /// the past, is `Kind::Corrupt`.
-    pub fn resume(input: Input<'a>, state: &ZstdState, past: &[u8]) -> Result<Self> {
+    /// bytes that had been handed out, at least `state.history_bytes()` of them; it becomes the window. A state that cannot
+    /// be, or too little of the past, is `Kind::Corrupt`.
+    pub fn resume(input: Input<'a>, state: &ZstdState, past: Vec<u8>) -> Result<Self> {
         let mut reader = ZstdReader::new(input);
         match reader.restore(state, past) {
             Ok(()) => Ok(reader),
@@ -105,7 +114,7 @@ impl<'a> ZstdReader<'a> {
         }
     }
 
-    fn restore(&mut self, state: &ZstdState, past: &[u8]) -> Result<(), Damage> {
+    fn restore(&mut self, state: &ZstdState, mut past: Vec<u8>) -> Result<(), Damage> {
         self.is_first = state.is_first;
         self.total_bytes = state.total_bytes;
         let Some(frame) = &state.frame else { return Ok(()) };
@@ -117,10 +126,10 @@ impl<'a> ZstdReader<'a> {
             return Err("the state of the frame cannot be");
         }
         // At most MAX_WINDOW_BYTES.
-        let start = past.len().checked_sub(state.history_bytes() as usize);
-        let Some(past) = start.and_then(|start| past.get(start..)) else {
+        let Some(start) = past.len().checked_sub(state.history_bytes() as usize) else {
             return Err("the output before it is missing");
         };
+        past.drain(..start);
         self.begin_window(facts, past);
         if let Some(weights) = &state.weights {
             self.literals.set_weights(weights)?;
@@ -144,6 +153,11 @@ impl<'a> ZstdReader<'a> {
             weights: self.literals.weights().filter(|_| inside).map(<[u8]>::to_vec),
             history: if inside { self.sequences.history().clone() } else { History::new() },
         })
+    }
+
+    /// Makes each frame that is begun from now on take its window from `room`.
+    pub fn set_room(&mut self, room: Room<'a>) {
+        self.room = Some(room);
     }
 
     /// The compressed side.
@@ -179,13 +193,17 @@ impl<'a> ZstdReader<'a> {
         let facts = Frame::read(&mut self.input)?;
         self.literals.restart();
         self.sequences.restart();
-        self.begin_window(&facts, &[]);
+        self.begin_window(&facts, Vec::new());
+        if let Some(room) = &mut self.room {
+            // The old window is gone: who waits here holds nothing.
+            room.take(facts.kept_bytes())?;
+        }
         let hash = facts.has_checksum.then(Xxh64::new);
         self.frame = Some(Progress { facts, done_bytes: 0, hash });
         Ok(())
     }
 
-    fn begin_window(&mut self, facts: &Frame, past: &[u8]) {
+    fn begin_window(&mut self, facts: &Frame, past: Vec<u8>) {
         // At most MAX_WINDOW_BYTES.
         let kept_bytes = facts.kept_bytes() as usize;
         self.window.begin(kept_bytes, facts.block_bytes().min(kept_bytes), past);

@@ -8,7 +8,8 @@ use super::bits::Damage;
 /// How many bytes behind a block may be overwritten by copies in whole steps.
 const STEP_BYTES: usize = 16;
 
-/// The window of one frame after the other. The buffer grows with what was really decoded.
+/// The window of one frame after the other. The buffer grows with what was really decoded, and is let go where the next
+/// frame has a window of another size.
 pub struct Window {
     bytes: Vec<u8>,
     /// The end of what was decoded in this lap.
@@ -27,13 +28,14 @@ impl Window {
     }
 
     /// Forgets everything, for a frame with such a window and such blocks, and `past` before the next byte.
-    pub fn begin(&mut self, window_bytes: usize, block_bytes: usize, past: &[u8]) {
-        self.window_bytes = window_bytes;
-        self.block_bytes = block_bytes;
-        self.bytes.clear();
-        self.bytes.extend_from_slice(past);
+    pub fn begin(&mut self, window_bytes: usize, block_bytes: usize, past: Vec<u8>) {
         self.at = past.len();
         self.last_lap = 0;
+        if window_bytes != self.window_bytes || !past.is_empty() {
+            self.bytes = past;
+        }
+        self.window_bytes = window_bytes;
+        self.block_bytes = block_bytes;
     }
 
     /// Makes room for a block behind what there is. Returns where it begins.
@@ -161,7 +163,7 @@ mod tests {
             let block_bytes = window_bytes.min(300);
             let mut plain = Vec::new();
             let mut window = Window::new();
-            window.begin(window_bytes, block_bytes, &[]);
+            window.begin(window_bytes, block_bytes, Vec::new());
             for _ in 0..500 {
                 let start = window.begin_block();
                 let mut left = block_bytes;
@@ -192,7 +194,7 @@ mod tests {
     #[test]
     fn refuses_what_is_not_there() {
         let mut window = Window::new();
-        window.begin(100, 50, b"abc");
+        window.begin(100, 50, b"abc".to_vec());
         window.begin_block();
         for offset in [0, 4, 101, usize::MAX] {
             assert!(window.repeat(offset, 1).is_err(), "{offset}");

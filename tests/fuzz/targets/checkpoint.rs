@@ -104,7 +104,7 @@ fuzz_target!(|input: &[u8]| {
     let Some(checkpoint) = Checkpoint::load(directory, &stage.blob) else { return };
     let Ok(history) = checkpoint.restore(directory, "x") else { return };
     let rest = Box::new(io::repeat(7).take(1 << 16));
-    let resumed = Decoder::resume(rest, checkpoint.decoder(), &history, stage.blob);
+    let resumed = Decoder::resume(rest, checkpoint.decoder(), history, stage.blob);
     let Ok(mut resumed) = resumed else { return };
     let _ = io::copy(&mut resumed, &mut io::sink());
 });

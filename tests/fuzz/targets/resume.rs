@@ -60,7 +60,7 @@ fuzz_target!(|edits: &[u8]| {
     assert!(need <= 8 << 20);
     let history: Vec<u8> = TEXT.iter().cycle().take(need.min(1 << 20)).copied().collect();
     let rest = Box::new(stream.blob.get(state.blob_offset() as usize..).unwrap_or_default());
-    let resumed = Decoder::resume(rest, &state, &history, Digest::of(&stream.blob));
+    let resumed = Decoder::resume(rest, &state, history, Digest::of(&stream.blob));
     let Ok(mut resumed) = resumed else { return };
     let _ = std::io::copy(&mut resumed.by_ref().take(1 << 20), &mut std::io::sink());
     let _ = resumed.state();

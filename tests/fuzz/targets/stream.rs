@@ -30,7 +30,7 @@ pub fn read(magic: &[u8], bytes: &[u8]) {
     }
     let state = &places[usize::from(choice) % places.len()];
     let made = state.tar_offset() as usize;
-    let history = &out[made - state.history_bytes() as usize..made];
+    let history = out[made - state.history_bytes() as usize..made].to_vec();
     let rest = Box::new(&bytes[state.blob_offset() as usize..]);
     let mut resumed = Decoder::resume(rest, state, history, digest).expect("a state of its own");
     let mut again = Vec::new();
