@@ -281,7 +281,7 @@ impl Client {
         let mut url = url.to_string();
         for _ in 0..=MAX_REDIRECTS {
             let origin = location::origin(&url).to_string();
-            let is_home = origin == home;
+            let is_home = location::is_same_origin(&origin, home);
             let response = self.exchange(&url, question, authorization.filter(|_| is_home))?;
             let answer = Answer { response, url, origin, is_home };
             let Some(next) =

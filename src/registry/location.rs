@@ -45,11 +45,30 @@ pub(super) fn host_of(authority: &str) -> &str {
     }
 }
 
-/// `scheme://authority` of a URL: two URLs with the same one may see the same credentials.
+/// `scheme://authority` of a URL.
 pub(super) fn origin(url: &str) -> &str {
     let start = url.find("://").map_or(0, |colon| colon + 3);
     let end = url[start..].find(['/', '?', '#']).map_or(url.len(), |offset| start + offset);
     &url[..end]
+}
+
+/// Whether two URLs have one scheme, host and port (RFC 6454, section 5): then they may see the same credentials. Ports
+/// that go without saying may be said. A name with a dot at its end is another host: what answers to it may differ.
+pub(super) fn is_same_origin(one: &str, other: &str) -> bool {
+    let ((scheme, host, port), other) = (origin_parts(one), origin_parts(other));
+    (scheme, port) == (other.0, other.2) && host.eq_ignore_ascii_case(other.1)
+}
+
+/// Scheme, host and port of a URL.
+fn origin_parts(url: &str) -> (&str, &str, &str) {
+    let (scheme, authority) = origin(url).split_once("://").unwrap_or_default();
+    let host = host_of(authority);
+    let port = match (scheme, authority[host.len()..].trim_start_matches(':')) {
+        ("https", "") => "443",
+        ("http", "") => "80",
+        (_, port) => port,
+    };
+    (scheme, host, port)
 }
 
 /// Where `location` leads, seen from `base` (RFC 3986, section 5.2; dots in paths are left to the server).
@@ -102,6 +121,45 @@ mod tests {
             ("http://[::1]:5/x", "http://[::1]:5"),
         ] {
             assert_eq!(origin(url), expected);
+        }
+    }
+
+    #[test]
+    fn credentials_stay_with_one_scheme_host_and_port() {
+        for (one, other, expected) in [
+            ("https://a", "https://a:443/v2/", true),
+            ("https://a:443", "https://a", true),
+            ("http://a", "http://a:80/v2/?x", true),
+            ("https://Registry.Example", "https://registry.EXAMPLE:443/x", true),
+            ("https://a:5000", "https://a:5000/x", true),
+            ("https://[::1]", "https://[::1]:443/x", true),
+            ("http://[::1]:80", "http://[::1]", true),
+            ("https://a", "http://a", false),
+            ("https://a", "http://a:443", false),
+            ("http://a", "https://a", false),
+            ("http://a:443", "https://a", false),
+            ("https://a", "https://a:80", false),
+            ("http://a", "http://a:443", false),
+            ("https://a:5000", "https://a", false),
+            ("https://a:5000", "https://a:443", false),
+            ("https://a", "https://b", false),
+            ("https://a", "https://b:443", false),
+            ("https://a", "https://a.b", false),
+            ("https://a", "https://a.", false),
+            ("https://a.", "https://a:443", false),
+            ("https://a", "https://a@b", false),
+            ("https://a", "https://a:443@b", false),
+            ("https://a", "https://user@a", false),
+            ("https://a", "https://a\\b", false),
+            ("https://a", "https://a:4430", false),
+            ("https://a", "https://a:44", false),
+            ("https://[::1]", "https://[::2]", false),
+            ("https://[::1]:443", "https://[::1:443]", false),
+            ("https://a", "//a", false),
+            ("https://a", "", false),
+        ] {
+            assert_eq!(is_same_origin(one, other), expected, "{one} {other}");
+            assert_eq!(is_same_origin(other, one), expected, "{other} {one}");
         }
     }
 
