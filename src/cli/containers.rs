@@ -17,8 +17,8 @@ pub struct Ps {
     /// show those that do not run, too
     #[argh(switch, short = 'a')]
     pub all: bool,
-    /// show those for which this holds: name=part, id=part, status=state, label=key[=value], ancestor=image,
-    /// exited=code, before=container, since=container; may be repeated
+    /// show those for which this holds: name=part, id=part (^ and $ stand for the ends, no other regular expressions),
+    /// status=state, label=key[=value], ancestor=image, exited=code, before=container, since=container; may be repeated
     #[argh(option, short = 'f', arg_name = "condition", from_str_fn(listing::filter))]
     pub filter: Vec<Filter>,
     /// table, json, 'table TEMPLATE' or TEMPLATE, a Go template

@@ -72,6 +72,7 @@ impl Engine {
             let message = format!("invalid filter 'status={unknown}'");
             return Err(Error::new(Kind::Invalid, message));
         }
+        ["name", "id"].iter().try_for_each(|name| filter::check_parts(filters, name))?;
         // Docker shows what a condition on the state asks for, running or not.
         let all = query.all
             || query.last.is_some()

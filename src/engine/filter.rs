@@ -170,6 +170,22 @@ fn in_set(mut set: &[char], c: char) -> bool {
     }
 }
 
+/// What no name has, and what means something in regular expressions. A dot means itself here.
+const UNKNOWN_SIGNS: &[char] = &['*', '+', '?', '(', ')', '[', ']', '{', '}', '|', '\\'];
+
+/// Refuses what `has_part` would not take as docker does, whose conditions on names and IDs are regular expressions.
+pub(super) fn check_parts(filters: &[Filter], name: &str) -> Result<()> {
+    match values(filters, name).iter().find(|value| value.contains(UNKNOWN_SIGNS)) {
+        None => Ok(()),
+        Some(value) => {
+            let message = format!(
+                "filter '{name}={value}': of regular expressions only ^ at the start and $ at the end are known"
+            );
+            Err(Error::new(Kind::Unsupported, message))
+        }
+    }
+}
+
 /// Whether a text has a part, at its start with `^`, at its end with `$`: what of docker's expressions is used for names
 /// and IDs.
 pub(super) fn has_part(part: &str, text: &str) -> bool {
@@ -256,6 +272,9 @@ mod tests {
         assert_eq!(truth(&parse(&["dangling=1"]), "dangling").unwrap(), Some(true));
         let message = truth(&parse(&["dangling=x"]), "dangling").unwrap_err().to_string();
         assert_eq!(message, "invalid filter 'dangling=[x]'");
+        assert!(check_parts(&parse(&["name=^/web.1-a_b$", "id=a|b"]), "name").is_ok());
+        let message = check_parts(&parse(&["name=web", "name=a|b"]), "name").unwrap_err();
+        assert!(message.to_string().starts_with("filter 'name=a|b': of regular expressions only"));
         for (part, text, expected) in [
             ("eb", "web1", true),
             ("^web", "web1", true),
