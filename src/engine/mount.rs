@@ -10,7 +10,9 @@
 //! what a mount that was killed left there, the next one takes away.
 //!
 //! No record says what is mounted: the mount table does (`store::mounted`). It tells the truth after a crash, after a
-//! reboot, and after an initramfs moved the mount to another place. `rmi`, `rm` and the collector look there.
+//! reboot, and after an initramfs moved the mount to another place. `rmi`, `rm` and the collector look there, under the lock
+//! that `mount` holds while it mounts. Where there is no /proc to look in, a directory in the run root tells that something
+//! was mounted in this boot, and nothing is removed.
 
 use std::ffi::{CStr, CString};
 use std::fs::Permissions;
@@ -39,10 +41,14 @@ impl Engine {
     /// Mounts the container or, if there is none of that name, the image at the directory `target`: read-only, or with what
     /// is written kept in memory until it is unmounted. A container shows what it wrote so far; it may run.
     pub fn mount(&self, name: &str, target: &Path, writable: bool) -> Result<()> {
+        // For what is not there, nothing is made.
+        self.find_tree(name)?;
+        // Held until the mount is seen: nothing that is looked up from here on goes before.
+        let _work = self.store.work()?;
+        let _publish = self.store.publish()?;
+        fs_err::create_dir_all(self.store.mounts_directory()).context(|| "mount".into())?;
         let tree = self.find_tree(name)?;
         let target = fs_err::canonicalize(target).context(|| format!("mount {name}"))?;
-        // Held until the mount is seen, so that no layer goes before.
-        let _work = self.store.work()?;
         let layers = match &tree {
             Tree::Image(image) => self.lowers(&image.id.to_string())?,
             Tree::Container(container) => self.container_layers(container)?,
@@ -62,15 +68,6 @@ impl Engine {
         mounted.map_err(|e| {
             let message = format!("mount {name} on {}", target.display());
             Error::new(e.kind(), message).caused_by(e)
-        })?;
-        // It may have been removed before the mount was there to be seen.
-        let still_here = match &tree {
-            Tree::Image(image) => self.store.image(&image.id).map(drop),
-            Tree::Container(container) => self.store.find_container(&container.record.id).map(drop),
-        };
-        still_here.inspect_err(|_| {
-            // Nobody could be told of a second failure.
-            let _ = unmount(&target);
         })
     }
 
@@ -122,8 +119,8 @@ impl Engine {
     ) -> Result<()> {
         let _alone = self.sweep()?;
         let random = host::random().context(|| "make a name".into())?;
-        let scratch = self.store.run_root().join("mounts").join(Digest::of(&random).short());
-        fs_err::create_dir_all(&scratch).context(|| "make a directory".into())?;
+        let scratch = self.store.mounts_directory().join(Digest::of(&random).short());
+        fs_err::create_dir(&scratch).context(|| "make a directory".into())?;
         let mounted = mount(&scratch);
         let detached = detach(&scratch).context(|| format!("detach {}", scratch.display()));
         // Left empty in the run root, it would be gone with the next boot.
@@ -142,7 +139,7 @@ impl Engine {
     /// Takes away what mounts left that were killed under way. The lock says that no other is under way.
     fn sweep(&self) -> Result<Lock> {
         let alone = self.store.mounting()?;
-        let left = fs::read_dir(self.store.run_root().join("mounts"));
+        let left = fs::read_dir(self.store.mounts_directory());
         for entry in left.into_iter().flatten().flatten() {
             // It may not be mounted, and what cannot be taken away is gone with the next boot.
             let _ = detach(&entry.path());

@@ -125,8 +125,8 @@ impl Store {
         lock.ok_or_else(|| Error::new(Kind::Internal, "a shared lock was refused"))
     }
 
-    /// Takes the lock under which records change.
-    fn publish(&self) -> Result<Lock> {
+    /// Takes the lock under which records change. Whoever takes the work lock as well has taken it before.
+    pub fn publish(&self) -> Result<Lock> {
         let lock = self.lock("publish", Mode::Exclusive)?;
         lock.ok_or_else(|| Error::new(Kind::Internal, "an exclusive lock was refused"))
     }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::Store;
 use crate::digest::Digest;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 
 /// What the kernel knows of our mounts (proc_pid_mountinfo(5)).
 const MOUNT_TABLE: &str = "/proc/self/mountinfo";
@@ -47,19 +47,32 @@ impl Mounted {
 }
 
 impl Store {
-    /// All mounts of ours that this process can see; an error without /proc.
-    pub fn mounted(&self) -> Result<Vec<Mounted>> {
-        let table = fs_err::read(MOUNT_TABLE).context(|| "look for mounted images".into())?;
-        Ok(table.split(|&byte| byte == b'\n').filter_map(parse_line).collect())
+    /// The directory in the run root that `engine::mount` makes before it mounts anything.
+    pub fn mounts_directory(&self) -> PathBuf {
+        self.run_root.join("mounts")
     }
 
-    /// Refuses if a mount shows the tree; without /proc there is nothing to see. `what` begins the sentence.
+    /// All mounts of ours that this process can see. Without /proc it sees none: that is an error, unless nothing was mounted
+    /// in this boot.
+    pub fn mounted(&self) -> Result<Vec<Mounted>> {
+        match fs_err::read(MOUNT_TABLE) {
+            Ok(table) => Ok(table.split(|&byte| byte == b'\n').filter_map(parse_line).collect()),
+            Err(_) if !self.mounts_directory().exists() => Ok(Vec::new()),
+            Err(e) => Err(Error::io("look for mounted images", e)),
+        }
+    }
+
+    /// Refuses if a mount shows the tree, or might, because there is no /proc to tell. `what` begins the sentence. The
+    /// caller holds the publish lock, so that nothing is mounted meanwhile.
     pub(super) fn refuse_if_mounted(
         &self,
         what: &str,
         shows: &dyn Fn(&MountedTree) -> bool,
     ) -> Result<()> {
-        let mounted = self.mounted().unwrap_or_default();
+        let mounted = self.mounted().map_err(|e| {
+            let message = format!("{what}: it may be mounted: mount /proc to find out");
+            Error::new(e.kind(), message).caused_by(e)
+        })?;
         match mounted.iter().find(|mounted| shows(&mounted.what)) {
             None => Ok(()),
             Some(mounted) => {
