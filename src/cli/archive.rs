@@ -13,7 +13,7 @@ use crate::engine::{Engine, ImportOptions, Loaded, Report};
 use crate::error::{Context, Error, Kind, Result};
 use crate::oci::platform::Platform;
 use crate::reference::Reference;
-use crate::sys::fault;
+use crate::sys::staged::Staged;
 
 /// Load images, or deltas, from an archive that `save` wrote, or from an OCI layout in a tar
 #[derive(FromArgs)]
@@ -173,36 +173,19 @@ fn write_to(
     write(&mut std::fs::File::from(out))
 }
 
-/// Writes beside the file and renames at the end, so that an earlier archive stays until the new one is whole. What is no
-/// regular file (a pipe, /dev/null) is written to as it is.
+/// An earlier archive stays until the new one is whole; of several written at a time the last one does. Only its owner may
+/// read it, as with docker. What is no regular file (a pipe, /dev/null) is written to as it is.
 fn write_to_file(
     path: &Path,
     verb: &str,
     write: &mut dyn FnMut(&mut (dyn Write + Send)) -> Result<()>,
 ) -> Result<()> {
-    let what = || verb.to_string();
     if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
-        let mut out = OpenOptions::new().write(true).open(path).context(what)?;
+        let mut out = OpenOptions::new().write(true).open(path).context(|| verb.to_string())?;
         return write(&mut out);
     }
-    let mut staged = path.as_os_str().to_owned();
-    staged.push(".new");
-    let mut file = File::create(&staged).context(what)?;
-    let written = write(&mut file);
-    let published = written.and_then(|()| publish(&file, Path::new(&staged), path).context(what));
-    if published.is_err() {
-        // Half an archive helps nobody; the first error is the one to tell.
-        let _ = fs_err::remove_file(&staged);
-    }
-    published
-}
-
-fn publish(file: &File, staged: &Path, path: &Path) -> io::Result<()> {
-    fault::before("fsync of an archive")?;
-    file.sync_all()?;
-    fault::after("fsync of an archive");
-    fault::before("rename of an archive")?;
-    fs_err::rename(staged, path)?;
-    fault::after("rename of an archive");
-    Ok(())
+    let what = || format!("{verb} to {}", path.display());
+    let mut staged = Staged::create(path).context(what)?;
+    write(&mut staged.file)?;
+    staged.publish().context(what)
 }
