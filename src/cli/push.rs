@@ -6,6 +6,7 @@ use super::output;
 use super::progress::{self, Progress};
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
+use crate::oci::platform::Platform;
 use crate::reference::Reference;
 
 /// Upload an image to a registry: only what the registry has not
@@ -15,6 +16,9 @@ pub struct Push {
     /// push every tag of the repository
     #[argh(switch, short = 'a')]
     pub all_tags: bool,
+    /// platform that the image must be for, such as linux/arm/v7
+    #[argh(option, arg_name = "os/arch")]
+    pub platform: Option<String>,
     /// print only the full name
     #[argh(switch, short = 'q')]
     pub quiet: bool,
@@ -30,6 +34,7 @@ pub fn push(engine: &Engine, args: &Push) -> Result<()> {
     if reference.digest().is_some() {
         return refuse("cannot push a digest reference");
     }
+    let platform = args.platform.as_deref().map(Platform::parse).transpose()?;
     let has_tag = reference.tag() != Some("latest") || args.reference.ends_with(":latest");
     let mut progress = Progress::new(progress::PUSH);
     let mut report = |event| {
@@ -41,12 +46,12 @@ pub fn push(engine: &Engine, args: &Push) -> Result<()> {
         if has_tag {
             return refuse("tag can't be used with --all-tags/-a");
         }
-        engine.push_all_tags(&reference, &mut report)?;
+        engine.push_all_tags(&reference, platform.as_ref(), &mut report)?;
     } else {
         if !has_tag && !args.quiet {
             output::line("Using default tag: latest");
         }
-        engine.push(&reference, &mut report)?;
+        engine.push(&reference, platform.as_ref(), &mut report)?;
     }
     if args.quiet {
         output::line(&reference.to_string());

@@ -6,6 +6,7 @@
 /// The options of each command that take a value. A command of a group is named with it where the group is kept.
 const VALUES: &[(&str, &[&str])] = &[
     ("pull", &["--platform"]),
+    ("push", &["--platform"]),
     ("run", RUN_VALUES),
     ("load", &["-i", "--input", "--platform"]),
     ("save", &["-o", "--output", "--format"]),

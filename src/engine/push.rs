@@ -20,6 +20,7 @@ use crate::oci::manifest::{
     self, DOCKER_CONFIG, DOCKER_LAYER_GZIP, DOCKER_MANIFEST, Descriptor, Document, Manifest,
     OCI_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST,
 };
+use crate::oci::platform::Platform;
 use crate::reference::Reference;
 use crate::registry::{Client, Push};
 use crate::store::Image;
@@ -42,23 +43,34 @@ pub struct Pushed {
 }
 
 impl Engine {
-    /// Pushes the image that `reference`, a tag, stands for. On success the registry has confirmed all of it.
-    pub fn push(&self, reference: &Reference, report: Report) -> Result<Pushed> {
+    /// Pushes the image that `reference`, a tag, stands for, which must be for `platform` if there is one. On success the
+    /// registry has confirmed all of it.
+    pub fn push(
+        &self,
+        reference: &Reference,
+        platform: Option<&Platform>,
+        report: Report,
+    ) -> Result<Pushed> {
         self.begin_push(reference, report)?;
         let Some(id) = self.store.resolve(reference)? else {
             let message = format!("tag does not exist: {}", reference.familiar());
             return Err(Error::new(Kind::NotFound, message));
         };
-        self.push_tag(&Client::new(self.registry.clone())?, reference, &id, report)
+        self.push_tag(&Client::new(self.registry.clone())?, reference, &id, platform, report)
     }
 
     /// Pushes every tag of the repository of `reference`, in the order of their names.
-    pub fn push_all_tags(&self, reference: &Reference, report: Report) -> Result<Vec<Pushed>> {
+    pub fn push_all_tags(
+        &self,
+        reference: &Reference,
+        platform: Option<&Platform>,
+        report: Report,
+    ) -> Result<Vec<Pushed>> {
         let tags = self.begin_push(reference, report)?;
         let client = Client::new(self.registry.clone())?;
         let mut pushed = Vec::new();
         for (tag, id) in tags.iter().filter(|(reference, _)| reference.tag().is_some()) {
-            pushed.push(self.push_tag(&client, tag, id, report)?);
+            pushed.push(self.push_tag(&client, tag, id, platform, report)?);
         }
         Ok(pushed)
     }
@@ -93,11 +105,13 @@ impl Engine {
         client: &Client,
         reference: &Reference,
         id: &Digest,
+        platform: Option<&Platform>,
         report: Report,
     ) -> Result<Pushed> {
         // Held so that no layer goes while it is read.
         let _work = self.store.work()?;
         let image = self.store.image(id)?;
+        check_platform(&image, reference, platform)?;
         let plan = self.plan_push(&image, reference)?;
         let push = Push::new(client, reference);
         let layers = self.push_layers(&plan, &push, report)?;
@@ -301,6 +315,22 @@ impl Engine {
             }
         }
         Ok(found)
+    }
+}
+
+/// A tag stands for one image here, whatever the platform: another than was asked for is an error in docker's words.
+fn check_platform(image: &Image, reference: &Reference, wanted: Option<&Platform>) -> Result<()> {
+    let found = image.config.platform();
+    match wanted {
+        Some(wanted) if !found.as_ref().is_some_and(|found| wanted.accepts(found)) => {
+            let found = found.map_or_else(|| "nil".into(), |found| found.to_string());
+            let message = format!(
+                "image with reference {} was found but does not match the specified platform: wanted {wanted}, actual: {found}",
+                reference.familiar()
+            );
+            Err(Error::new(Kind::NotFound, message))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -78,7 +78,8 @@ impl Platform {
         list
     }
 
-    fn accepts(&self, offered: &Platform) -> bool {
+    /// Whether the two are the same, with the variant that goes without saying.
+    pub fn accepts(&self, offered: &Platform) -> bool {
         let default_variant = |p: &Platform| match (p.architecture.as_str(), p.variant.as_deref()) {
             ("arm64", None) => "v8".to_string(),
             ("arm", None) => "v7".to_string(),
