@@ -155,8 +155,9 @@ fn ask_for(user: Option<String>, password: Option<String>) -> Result<(String, St
     let password = match password {
         Some(password) => password,
         None => {
-            output::print("Password: ");
+            // First: whoever answers as soon as he is asked must not be echoed.
             let terminal = Raw::enter(descriptor::standard(0)).context(reading)?;
+            output::print("Password: ");
             let password = read_secret(&mut std::io::stdin().lock(), &mut std::io::stdout());
             drop(terminal);
             output::print("\n");
