@@ -35,9 +35,20 @@ fn push_three(sandbox: &Sandbox, registry: &Registry, name: &str, content: &str)
     succeed(fixture("push").arg(format!("{}/{name}", registry.address)).arg(&archive));
 }
 
-/// Layer and configuration blobs that the registry has served so far.
-fn blobs_served(sandbox: &Sandbox) -> usize {
-    let log = fs::read_to_string(sandbox.path("registry/log")).unwrap();
+/// Layer and configuration blobs that the registry has served so far. It logs what is done, a little after: what is asked
+/// last tells when all else is there.
+fn blobs_served(sandbox: &Sandbox, registry: &Registry, last: &str) -> usize {
+    let address = format!("http://{}/v2/{last}/tags/list", registry.address);
+    succeed(Command::new("curl").args(["-s", "-o", "/dev/null", &address]));
+    let started = Instant::now();
+    let log = loop {
+        let log = fs::read_to_string(sandbox.path("registry/log")).unwrap();
+        if log.lines().any(|line| line.contains(last) && line.contains("response completed")) {
+            break log;
+        }
+        assert!(started.elapsed() < Duration::from_secs(60), "{last} is not in the log");
+        std::thread::sleep(Duration::from_millis(10));
+    };
     let is_blob = |line: &&str| {
         line.contains("\"msg\":\"response completed\"")
             && line.contains("\"http.request.method\":\"GET\"")
@@ -79,11 +90,11 @@ fn one_byte_costs_one_fetch() {
     assert!(lines[0].ends_with("`check --deep --repair` or a pull of the image fetches it again"));
     assert!(lines[1].starts_with("1 finding of damage: 1 images, 3 layers,"), "{lines:?}");
 
-    let before = blobs_served(&sandbox);
+    let before = blobs_served(&sandbox, &registry, "asked-before");
     let mended = sandbox.vaquita(&["check", "--deep", "--repair"]);
     assert_eq!(mended.code, 0, "{mended:?}");
     assert!(mended.stdout.lines().next().unwrap().ends_with(": fetched again"), "{mended:?}");
-    assert_eq!(blobs_served(&sandbox) - before, 1);
+    assert_eq!(blobs_served(&sandbox, &registry, "asked-after") - before, 1);
     let after = sandbox.vaquita(&["check", "--deep"]);
     assert_eq!(after.code, 0, "{after:?}");
     assert!(after.stdout.starts_with("note: quarantine "), "what was damaged is kept: {after:?}");

@@ -68,7 +68,9 @@ fn commands_that_cannot_run(fixture: &Fixture) {
 }
 
 fn killed_is_128_and_the_signal(fixture: &Fixture) {
-    let mut engine = fixture.spawn(&[], &["sleep", "60"]);
+    let mut engine = fixture.spawn(&[], &["sh", "-c", "echo ready; exec /bin/sleep 60"]);
+    // Before that the child is not yet the program: killed then, it could not be started.
+    assert_eq!(fixture.lines_of(&mut engine).next().as_deref(), Some("ready"));
     let container = fixture.container_of(&engine);
     vaquita::sys::process::kill(container, 9).unwrap();
     assert_eq!(engine.wait().unwrap().code(), Some(137));

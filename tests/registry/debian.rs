@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -37,14 +38,13 @@ impl Registry {
     }
 
     fn on(directory: PathBuf, more: &str, owns_directory: bool) -> Registry {
+        static STARTED: AtomicUsize = AtomicUsize::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
         fs::create_dir_all(&directory).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let authority = listener.local_addr().unwrap().to_string();
-        drop(listener);
         let storage =
             format!("storage:\n  filesystem:\n    rootdirectory: {}/data\n", directory.display());
-        let config = format!("version: 0.1\n{storage}http:\n  addr: {authority}\n{more}");
-        let file = |kind: &str| directory.join(format!("{authority}.{kind}"));
+        let config = format!("version: 0.1\n{storage}http:\n  addr: 127.0.0.1:0\n{more}");
+        let file = |kind: &str| directory.join(format!("{number}.{kind}"));
         fs::write(file("yml"), config).unwrap();
         let child = Command::new("docker-registry")
             .args([Path::new("serve"), &file("yml")])
@@ -52,20 +52,25 @@ impl Registry {
             .stderr(fs::File::create(file("log")).unwrap())
             .spawn()
             .expect("docker-registry is not installed: run targets/setup");
-        let registry = Registry { authority, directory, child, owns_directory };
-        registry.wait();
+        let log = file("log");
+        let mut registry = Registry { authority: String::new(), directory, child, owns_directory };
+        registry.wait(&log);
         registry
     }
 
-    fn wait(&self) {
+    /// The kernel chooses the port; the log tells which.
+    fn wait(&mut self, log: &Path) {
         let start = Instant::now();
-        while TcpStream::connect(&self.authority).is_err() {
-            let log =
-                fs::read_to_string(self.directory.join(format!("{}.log", self.authority))).unwrap();
-            assert!(
-                start.elapsed() < Duration::from_secs(20),
-                "docker-registry does not start: {log}"
-            );
+        loop {
+            let text = fs::read_to_string(log).unwrap();
+            let said = text.split_once("listening on ").map(|(_, rest)| rest);
+            if let Some((authority, _)) = said.and_then(|rest| rest.split_once([',', '"', ' '])) {
+                self.authority = authority.to_string();
+                return;
+            }
+            let has_ended = self.child.try_wait().unwrap().is_some();
+            let is_late = start.elapsed() > Duration::from_secs(60);
+            assert!(!has_ended && !is_late, "docker-registry does not start: {text}");
             sleep(Duration::from_millis(20));
         }
     }

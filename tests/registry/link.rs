@@ -17,6 +17,9 @@ use super::server::{
     Server, answer, descriptor, listen, manifest, manifest_answer, platform, quick, read_head,
 };
 
+/// What is done at once is done in this time on a machine that is busy; what must not be waited for takes a minute or more.
+const PROMPT: Duration = Duration::from_secs(20);
+
 /// Where a `Range` header starts, 0 without one.
 fn start_of_range(head: &str) -> usize {
     let range = line(head, "range");
@@ -187,7 +190,7 @@ fn stops_waiting_and_reading_when_it_is_told() {
         patient.stop.store(false, Ordering::Relaxed);
         assert_eq!(error.kind(), Kind::Cancelled, "{error}");
         assert!(error.to_string().ends_with("stopped"), "{error}");
-        assert!(took < Duration::from_secs(2), "{took:?}");
+        assert!(took < PROMPT, "{took:?}");
     }
 }
 
@@ -259,10 +262,10 @@ fn leaves_a_server_that_sends_a_byte_now_and_then() {
     let start = Instant::now();
     let mut blob = client.blob(&reference, &descriptor(&noise(100_000)), 0).unwrap();
     let error = Error::io("copy", blob.read_to_end(&mut Vec::new()).unwrap_err());
-    let expected = "of 100000 bytes: the server sends less than 4096 bytes in 0 s";
-    assert!(error.to_string().ends_with(expected), "{error}");
+    let expected = "of 100000 bytes: the server sends less than 4096 bytes in ";
+    assert!(error.to_string().contains(expected), "{error}");
     assert_eq!(error.kind(), Kind::Unavailable);
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+    assert!(start.elapsed() < PROMPT, "{:?}", start.elapsed());
 }
 
 #[test]
@@ -280,7 +283,7 @@ fn a_head_and_a_handshake_have_to_be_done_in_time() {
         (&silent, "open TLS connection to HOST: the server does not answer in time"),
         (&answers, "the server does not answer in time"),
     ] {
-        let limit = Duration::from_millis(600);
+        let limit = Duration::from_millis(1500);
         let options =
             Options { connect_timeout: limit, read_timeout: limit, max_attempts: 1, ..quick() };
         let reference = Reference::parse(&format!("{authority}/x:1")).unwrap();
@@ -289,6 +292,6 @@ fn a_head_and_a_handshake_have_to_be_done_in_time() {
         let expected =
             format!("get manifest of {authority}/x:1: {}", why.replace("HOST", authority));
         assert_eq!((error.to_string(), error.kind()), (expected, Kind::Unavailable));
-        assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+        assert!(start.elapsed() < PROMPT, "{:?}", start.elapsed());
     }
 }
