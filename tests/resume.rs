@@ -413,6 +413,57 @@ fn a_blob_that_was_changed_before_the_interruption() {
     case.assert_same();
 }
 
+/// Everything in a tree, in the order in which it is removed (src/sys/remove.rs).
+fn removal_order(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).expect("a directory of the stage") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() && !path.is_symlink() {
+            removal_order(&path, found);
+        }
+        found.push(path);
+    }
+}
+
+/// A stage that was being removed when the power went is not gone on with: it loses its name before anything of it goes.
+/// Nor is one that still has its name and lost its checkpoints, or files that they speak of.
+#[test]
+fn a_stage_whose_removal_was_cut_short() {
+    let case = Case::new("removal", "many");
+    let (blob, size) = case.layers().remove(0);
+    for (loses_name, loses_checkpoints, parts) in
+        [(true, false, 0), (true, false, 6), (false, true, 5), (false, false, 1), (false, false, 9)]
+    {
+        let context = format!("{}, {parts} tenths gone", case.context);
+        case.interrupt(&[(blob.clone(), size / 2)], Signal::KILL);
+        let stages = case.sandbox.data_root().join("stages");
+        let [name] = &names(&case.sandbox, "stages")[..] else { panic!("{context}: one stage") };
+        let mut stage = stages.join(name);
+        assert!(name.starts_with("layer-") && stage.join("checkpoint.0").exists(), "{context}");
+        if loses_name {
+            fs::rename(&stage, stages.join("0123456789ab")).expect("rename the stage");
+            stage = stages.join("0123456789ab");
+        }
+        if loses_checkpoints {
+            for slot in ["checkpoint.0", "checkpoint.1"] {
+                fs::remove_file(stage.join(slot)).expect("remove a checkpoint");
+            }
+        }
+        let mut order = Vec::new();
+        removal_order(&stage.join("fs"), &mut order);
+        assert!(order.len() > 100, "{context}: {} files", order.len());
+        for path in &order[..order.len() * parts / 10] {
+            let is_directory = path.is_dir() && !path.is_symlink();
+            let gone = if is_directory { fs::remove_dir(path) } else { fs::remove_file(path) };
+            gone.expect("remove a part of the stage");
+        }
+        case.complete();
+        let started = case.link.passed().into_iter().find(|p| p.asked.blob.as_ref() == Some(&blob));
+        assert_eq!(started.map(|passed| passed.asked.start), Some(0), "{context}: it goes on");
+        assert_whole(&case.sandbox, &case.reference, case.fixtures.id("many"), &context);
+        assert_eq!(case.sandbox.vaquita(&["rmi", &case.reference]).code, 0, "{context}");
+    }
+}
+
 /// What is kept for resuming is no danger to what is there, and goes when nobody can want it.
 #[test]
 fn the_fixtures_are_as_large_as_the_limit_needs() {
