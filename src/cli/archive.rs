@@ -1,6 +1,6 @@
 //! Images and containers as archives: `load`, `save`, `export` and `import`.
 
-use std::io::{self, IsTerminal, Read, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 

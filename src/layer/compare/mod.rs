@@ -295,25 +295,27 @@ impl Comparison {
     /// The first node below `root` that no member has made, or that a whiteout has made otherwise.
     fn walk(&self, root: &OwnedFd, shadowed: bool) -> Result<Option<String>> {
         let mut pending = vec![Vec::new()];
+        let mut last: Option<Place> = None;
         while let Some(path) = pending.pop() {
-            let walked = self.walk_directory(root, shadowed, &path, &mut pending);
             let context = || format!("list {:?}", String::from_utf8_lossy(&path));
-            if let Some(difference) = walked.map_err(walk_error).context(context)? {
-                return Ok(Some(difference));
+            let place =
+                find_from(last.as_ref(), root, &path).map_err(walk_error).context(context)?;
+            let walked = self.walk_directory(&place, shadowed, &mut pending).context(context)?;
+            if walked.is_some() {
+                return Ok(walked);
             }
+            last = Some(place);
         }
         Ok(None)
     }
 
     fn walk_directory(
         &self,
-        root: &OwnedFd,
+        place: &Place,
         shadowed: bool,
-        path: &[u8],
         pending: &mut Vec<Vec<u8>>,
-    ) -> Result<Option<String>, WalkError> {
-        let place = beneath::find(root.as_fd(), path)?;
-        let dir = place.dir.as_fd();
+    ) -> std::io::Result<Option<String>> {
+        let (dir, path) = (place.dir.as_fd(), &place.path[..]);
         let (mut difference, mut failure) = (None, None);
         examine::names(dir, &mut |name| {
             let path = tree::join(path, name);
@@ -333,9 +335,18 @@ impl Comparison {
             }
             difference.is_none() && failure.is_none()
         })?;
-        match failure {
-            Some(error) => Err(error.into()),
-            None => Ok(difference),
+        failure.map_or(Ok(difference), Err)
+    }
+}
+
+/// The directory `path` below `root`; not from the top where it lies in the `last` one.
+fn find_from(last: Option<&Place>, root: &OwnedFd, path: &[u8]) -> Result<Place, WalkError> {
+    let (parent, name) = unpack::split(path);
+    match last.filter(|last| last.path == parent && !name.is_empty()) {
+        None => beneath::find(root.as_fd(), path),
+        Some(last) => {
+            let dir = open_directory_at(last.dir.as_fd(), name)?;
+            Ok(Place { dir, path: path.to_vec() })
         }
     }
 }
