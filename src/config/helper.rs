@@ -3,14 +3,18 @@
 //! The protocol is Docker's: an action as the argument (`get`, `store`, `erase`), the server's key or a JSON document on
 //! standard input, JSON or a complaint on standard output.
 
+use std::ffi::CString;
+use std::fs::File;
 use std::io::{Read, Write};
-use std::process::{Command, Stdio};
+use std::os::fd::OwnedFd;
 
 use miniserde::{Deserialize, Serialize};
 
 use super::credentials::Credentials;
 use crate::error::{Context, Error, Kind, Result};
 use crate::json;
+use crate::sys::process::{self, Ended};
+use crate::sys::spawn::spawn;
 
 /// The largest answer of a helper, in bytes.
 const MAX_ANSWER_BYTES: u64 = 256 << 10;
@@ -87,22 +91,26 @@ fn run(helper: &str, action: &str, input: &str) -> Result<(bool, String)> {
     if !helper.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
         return Err(Error::new(Kind::Invalid, format!("{}: not a valid name", doing())));
     }
-    let mut child = Command::new(format!("docker-credential-{helper}"))
-        .arg(action)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .context(doing)?;
-    if let Some(mut pipe) = child.stdin.take() {
-        // One that does not read its input says what it dislikes, or fails.
-        let _ = pipe.write_all(input.as_bytes());
-    }
+    // Cannot fail: neither holds a zero byte.
+    let program = CString::new(format!("docker-credential-{helper}")).unwrap_or_default();
+    let argument = CString::new(action).unwrap_or_default();
+    let (its_input, mut our_input) = std::io::pipe().context(doing)?;
+    let (our_output, its_output) = std::io::pipe().context(doing)?;
+    let (its_input, its_output) = (its_input.into(), its_output.into());
+    let child = spawn(&program, &argument, &its_input, &its_output).context(doing)?;
+    drop((its_input, its_output));
+    // One that does not read its input says what it dislikes, or fails.
+    let _ = our_input.write_all(input.as_bytes());
+    drop(our_input);
+    let answer = read(our_output.into()).context(doing);
+    let ended = process::wait(child, true).context(doing)?;
+    let answer = answer?;
+    Ok((ended == Some(Ended::Exited(0)), String::from_utf8_lossy(&answer).into_owned()))
+}
+
+fn read(output: OwnedFd) -> std::io::Result<Vec<u8>> {
+    let output: &mut dyn Read = &mut File::from(output);
     let mut answer = Vec::new();
-    let read = match child.stdout.take() {
-        Some(pipe) => pipe.take(MAX_ANSWER_BYTES).read_to_end(&mut answer).context(doing),
-        None => Ok(0),
-    };
-    let status = child.wait().context(doing)?;
-    read?;
-    Ok((status.success(), String::from_utf8_lossy(&answer).into_owned()))
+    output.take(MAX_ANSWER_BYTES).read_to_end(&mut answer)?;
+    Ok(answer)
 }

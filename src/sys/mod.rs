@@ -23,6 +23,7 @@ pub mod resolve;
 pub mod rooted;
 pub mod signal;
 pub mod socket;
+pub mod spawn;
 pub mod staged;
 pub mod sync;
 pub mod terminal;
