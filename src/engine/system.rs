@@ -32,7 +32,7 @@ impl Engine {
             images: self.store.images()?.len(),
             kernel: uname.release,
             architecture: uname.machine,
-            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            cpus: host::cpus(),
             memory_bytes: host::memory_bytes(),
             hostname: uname.hostname,
             data_root: self.store.data_root().display().to_string(),

@@ -37,6 +37,12 @@ pub fn memory_bytes() -> u64 {
     info.totalram as u64 * u64::from(info.mem_unit)
 }
 
+/// How many processors this process may run on (sched_getaffinity(2)). A limit of the cgroup's time does not count, nor does
+/// it in docker.
+pub fn cpus() -> usize {
+    rustix::thread::sched_getaffinity(None).map_or(1, |set| set.count() as usize)
+}
+
 /// 32 random bytes from the kernel (getrandom(2)), good enough for identifiers and keys.
 pub fn random() -> io::Result<[u8; 32]> {
     let mut bytes = [0; 32];
