@@ -10,6 +10,7 @@ pub mod digest;
 pub mod error;
 pub mod json;
 pub mod reference;
+pub mod stream;
 pub mod time;
 pub mod units;
 

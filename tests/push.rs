@@ -15,6 +15,7 @@ use vaquita::digest::Digest;
 use vaquita::error::{Error, Kind, Result};
 use vaquita::reference::Reference;
 use vaquita::registry::{Client, Options, Push, Uploaded};
+use vaquita::stream::Stream;
 
 /// What one PATCH carries.
 const CHUNK: usize = 5 << 20;
@@ -47,7 +48,7 @@ fn client() -> Client {
 
 fn upload(reference: &Reference, bytes: &[u8]) -> Result<Uploaded> {
     let client = client();
-    let open = || -> Result<Box<dyn Read>> { Ok(Box::new(bytes)) };
+    let open = || -> Result<Box<dyn Stream>> { Ok(Box::new(bytes)) };
     Push::new(&client, reference).blob("a layer", &open)
 }
 
@@ -160,7 +161,7 @@ fn where_chunks_are_refused_one_put_carries_all() {
     let client = client();
     let push = Push::new(&client, &reference);
     let opened = Cell::new(0);
-    let open = || -> Result<Box<dyn Read>> {
+    let open = || -> Result<Box<dyn Stream>> {
         opened.set(opened.get() + 1);
         Ok(Box::new(&bytes[..]))
     };
@@ -168,14 +169,14 @@ fn where_chunks_are_refused_one_put_carries_all() {
     assert_eq!((uploaded.digest, opened.get()), (Digest::of(&bytes), 3));
     assert_eq!(fake.take_log(), ["POST", FIRST, "HEAD", "POST", CLOSING]);
     // It is known from then on; and what is there is not sent.
-    let reopen = || -> Result<Box<dyn Read>> { Ok(Box::new(&bytes[1..])) };
+    let reopen = || -> Result<Box<dyn Stream>> { Ok(Box::new(&bytes[1..])) };
     push.blob("another", &reopen).unwrap();
     push.blob("a layer", &open).unwrap();
     assert_eq!(fake.take_log(), ["HEAD", "POST", CLOSING, "HEAD"]);
 
     // The stream of a PUT is opened again where the first half of it met a cut.
     fake.fails("PUT", &[Fault::CutAfter(CHUNK)]);
-    let other = || -> Result<Box<dyn Read>> { Ok(Box::new(&bytes[2..])) };
+    let other = || -> Result<Box<dyn Stream>> { Ok(Box::new(&bytes[2..])) };
     push.blob("a third", &other).unwrap();
     assert_eq!(fake.take_log(), ["HEAD", "POST", CLOSING, "HEAD", "HEAD", "POST", CLOSING]);
     assert_eq!(fake.state().blobs.len(), 3);
@@ -221,7 +222,7 @@ fn a_stream_that_fails_is_not_closed() {
     let reference = fake.reference("x:1");
     let client = client();
     let bytes = sample();
-    let open = || -> Result<Box<dyn Read>> {
+    let open = || -> Result<Box<dyn Stream>> {
         struct Damaged;
         impl Read for Damaged {
             fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
@@ -271,7 +272,7 @@ fn asks_for_a_token_that_may_push() {
     let reference = fake.reference("x:1");
     let client = client();
     let push = Push::new(&client, &reference);
-    let open = || -> Result<Box<dyn Read>> { Ok(Box::new(&b"small"[..])) };
+    let open = || -> Result<Box<dyn Stream>> { Ok(Box::new(&b"small"[..])) };
     push.blob("a layer", &open).unwrap();
     assert!(push.mount_blob(&blob, "lib/y").unwrap());
     push.manifest("text/plain", b"{}").unwrap();

@@ -1,6 +1,6 @@
 //! Images and containers as archives: `load`, `save`, `export` and `import`.
 
-use std::io::{IsTerminal, Read, Write};
+use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -13,6 +13,7 @@ use crate::engine::{Engine, ImportOptions, Loaded, Report};
 use crate::error::{Context, Error, Kind, Result};
 use crate::oci::platform::Platform;
 use crate::reference::Reference;
+use crate::stream::Stream;
 use crate::sys::staged::Staged;
 
 /// Load images, or deltas, from an archive that `save` wrote, or from an OCI layout in a tar
@@ -94,7 +95,7 @@ pub fn import(engine: &Engine, args: Import) -> Result<()> {
         message: args.message.unwrap_or_else(|| format!("Imported from {source}")),
         platform: args.platform.as_deref().map(Platform::parse).transpose()?,
     };
-    let mut input: Box<dyn Read> = match source.as_str() {
+    let mut input: Box<dyn Stream> = match source.as_str() {
         "-" => Box::new(std::io::stdin().lock()),
         path => Box::new(File::open(path).context(|| "import".into())?),
     };
@@ -110,7 +111,7 @@ pub fn export(engine: &Engine, args: &Export) -> Result<()> {
 /// `load`.
 pub fn load(engine: &Engine, args: &Load) -> Result<()> {
     let platform = args.platform.as_deref().map(Platform::parse).transpose()?;
-    let mut input: Box<dyn Read> = match &args.input {
+    let mut input: Box<dyn Stream> = match &args.input {
         Some(path) => Box::new(File::open(path).context(|| "load".into())?),
         None if std::io::stdin().is_terminal() => {
             let message = "requested load from stdin, but stdin is empty";

@@ -8,6 +8,7 @@ use super::output;
 use crate::config::{ClientConfig, Credentials, server_key, server_name};
 use crate::error::{Context, Error, Kind, Result};
 use crate::registry::{Client, Options};
+use crate::stream::Stream;
 use crate::sys::descriptor;
 use crate::sys::terminal::Raw;
 
@@ -168,7 +169,7 @@ fn ask_for(user: Option<String>, password: Option<String>) -> Result<(String, St
 }
 
 /// One line of a terminal in raw mode, which echoes nothing and passes every key on.
-fn read_secret(input: &mut dyn Read, output: &mut dyn Write) -> Result<String> {
+fn read_secret(input: &mut dyn Stream, output: &mut dyn Write) -> Result<String> {
     const INTERRUPT: u8 = 3;
     const END: u8 = 4;
     const BACKSPACE: u8 = 8;

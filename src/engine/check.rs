@@ -1,7 +1,6 @@
 //! `check`: what the store finds wrong with its records and, if asked, what a comparison of every layer with its tar
 //! finds; and the mending: set aside what cannot be read, fetch again what a registry has.
 
-use std::io::Read;
 use std::os::fd::AsFd;
 
 use super::pull::layer_record;
@@ -13,6 +12,7 @@ use crate::oci::manifest::{Descriptor, Manifest};
 use crate::reference::Reference;
 use crate::registry::Client;
 use crate::store::{Finding, Image, Remedy};
+use crate::stream::Stream;
 
 /// What to check, and whether to mend.
 #[derive(Clone, Copy, Debug, Default)]
@@ -163,7 +163,7 @@ impl Engine {
         )
     }
 
-    fn restore_layer(&self, tar: &mut dyn Read, diff_id: &Digest) -> Result<()> {
+    fn restore_layer(&self, tar: &mut dyn Stream, diff_id: &Digest) -> Result<()> {
         let stage = self.store.stage()?;
         let unpacked = layer::unpack(tar, stage.directory(), &format!("layer {diff_id}"))?;
         if unpacked.diff_id != *diff_id {

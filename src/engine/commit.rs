@@ -9,7 +9,7 @@
 //! /etc/resolv.conf; with them an /etc that differs from the image's in nothing else. What was made for the user's sake is
 //! in the layer, as in Docker: the targets of `-v` and the working directory.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
@@ -25,6 +25,7 @@ use crate::oci::change;
 use crate::oci::child::{self, Step};
 use crate::reference::Reference;
 use crate::store::{Container, ContainerRecord};
+use crate::stream::Stream;
 use crate::sys::entry::{self, EntryKind};
 use crate::sys::file::{open_directory, open_directory_at};
 use crate::sys::node::{Attributes, Mtime, Xattr};
@@ -91,7 +92,7 @@ impl Engine {
         let upper = open_directory(&path).context(|| format!("open {}", path.display()))?;
         let left_out = mount_points(upper.as_fd(), &self.lowers(&container.record.image)?)?;
         let pack = |out: &mut dyn Write| layer::pack_upper(upper.as_fd(), &left_out, out);
-        let store = |tar: &mut dyn Read| {
+        let store = |tar: &mut dyn Stream| {
             let stage = self.store.stage()?;
             let unpacked = layer::unpack(tar, stage.directory(), "what the container wrote")?;
             match unpacked.diff_id == empty_tar() {

@@ -16,6 +16,7 @@ use crate::digest::Digest;
 use crate::error::{Context, Result};
 use crate::layer;
 use crate::reference::Reference;
+use crate::stream::Stream;
 use crate::time;
 
 /// What a delta costs beside the layers that it replaces.
@@ -105,7 +106,7 @@ impl Engine {
     }
 
     /// Stores a layer under whatever diff ID its bytes have.
-    fn store_any_layer(&self, tar: &mut dyn Read) -> Result<Digest> {
+    fn store_any_layer(&self, tar: &mut dyn Stream) -> Result<Digest> {
         let stage = self.store.stage()?;
         let unpacked = layer::unpack(tar, stage.directory(), "delta layer")?;
         self.store.commit_layer(stage, &unpacked.diff_id, layer_record(&unpacked))?;

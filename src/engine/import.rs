@@ -3,8 +3,6 @@
 //! The tar is the layer, byte for byte; what it has for whiteouts are whiteouts. Nothing is known of the image but what the
 //! user says, in the words of a Dockerfile (`oci::change`).
 
-use std::io::Read;
-
 use miniserde::json::{Object, Value};
 
 use super::Engine;
@@ -17,6 +15,7 @@ use crate::oci::change;
 use crate::oci::platform::Platform;
 use crate::reference::Reference;
 use crate::store::Stage;
+use crate::stream::Stream;
 use crate::time;
 
 /// What the user says of the image.
@@ -34,7 +33,7 @@ pub struct ImportOptions {
 
 impl Engine {
     /// Makes an image of a tar, plain or compressed, and gives its ID. On success it survives a power cut.
-    pub fn import(&self, tar: &mut dyn Read, options: &ImportOptions) -> Result<Digest> {
+    pub fn import(&self, tar: &mut dyn Stream, options: &ImportOptions) -> Result<Digest> {
         let mut config = Object::new();
         for line in &options.changes {
             change::apply(&mut config, line)?;
@@ -56,7 +55,7 @@ impl Engine {
         self.keep_or_take_back(image, &committed)
     }
 
-    fn import_layer(&self, tar: &mut dyn Read, committed: &mut Committed) -> Result<Digest> {
+    fn import_layer(&self, tar: &mut dyn Stream, committed: &mut Committed) -> Result<Digest> {
         let mut plain = layer::Decoder::open(Box::new(tar), None)?;
         let stage = self.store.stage()?;
         let unpacked = layer::unpack(&mut plain, stage.directory(), "the imported tar")?;

@@ -24,6 +24,7 @@ use crate::oci::manifest::Descriptor;
 use crate::oci::platform::Platform;
 use crate::reference::Reference;
 use crate::store::{LayerRecord, Stage};
+use crate::stream::Stream;
 
 /// The most links in a row from one layer's path to another's.
 const MAX_LINKS: usize = 8;
@@ -69,7 +70,7 @@ impl Engine {
     /// On success they survive a power cut; on failure nothing new is left.
     pub fn load(
         &self,
-        archive: &mut dyn Read,
+        archive: &mut dyn Stream,
         platform: Option<&Platform>,
         report: Report,
     ) -> Result<Vec<Loaded>> {
@@ -88,7 +89,7 @@ impl Engine {
 
     fn load_all(
         &self,
-        archive: &mut dyn Read,
+        archive: &mut dyn Stream,
         platform: Option<&Platform>,
         committed: &mut Committed,
         report: Report,
@@ -113,7 +114,7 @@ impl Engine {
     fn read_member(
         &self,
         member: &Member,
-        content: &mut dyn Read,
+        content: &mut dyn Stream,
         contents: &mut Contents,
         report: Report,
     ) -> Result<()> {
@@ -150,7 +151,7 @@ impl Engine {
     fn read_layer(
         &self,
         path: &str,
-        content: &mut dyn Read,
+        content: &mut dyn Stream,
         contents: &mut Contents,
         report: Report,
     ) -> Result<Digest> {

@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::stream::Stream;
 
 /// How many written chunks may wait to be read; a chunk is what one `write` was given.
 const CHUNKS_AHEAD: usize = 8;
@@ -16,7 +17,7 @@ pub const CHUNK_BYTES: usize = 64 << 10;
 /// If both fail, the producer's error is the one, unless it failed only because nobody read on.
 pub fn join<T: Send>(
     produce: impl FnOnce(&mut dyn Write) -> Result<()>,
-    consume: impl FnOnce(&mut dyn Read) -> Result<T> + Send,
+    consume: impl FnOnce(&mut dyn Stream) -> Result<T> + Send,
 ) -> Result<T> {
     let (sender, receiver) = sync_channel(CHUNKS_AHEAD);
     // Chunks go round: a new one each time would be memory from the kernel, and back to it.
@@ -47,7 +48,7 @@ pub fn join<T: Send>(
 }
 
 /// Copies everything, in chunks worth passing to another thread.
-pub fn copy(from: &mut dyn Read, to: &mut dyn Write) -> Result<()> {
+pub fn copy(from: &mut dyn Stream, to: &mut dyn Write) -> Result<()> {
     let mut buffer = vec![0; CHUNK_BYTES];
     loop {
         let count = from.read(&mut buffer).context(|| "read".into())?;
@@ -121,7 +122,7 @@ impl Read for Receiving {
 mod tests {
     use super::*;
 
-    fn read_all(reader: &mut dyn Read) -> Result<Vec<u8>> {
+    fn read_all(reader: &mut dyn Stream) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         reader.read_to_end(&mut bytes).context(|| "read".into())?;
         Ok(bytes)
@@ -152,7 +153,7 @@ mod tests {
         let endless = |out: &mut dyn Write| loop {
             out.write_all(&[0; 64]).context(|| "write".into())?;
         };
-        let full = |_: &mut dyn Read| Err::<(), _>(Error::new(Kind::NoSpace, "disk full"));
+        let full = |_: &mut dyn Stream| Err::<(), _>(Error::new(Kind::NoSpace, "disk full"));
         assert_eq!(join(endless, full).unwrap_err().to_string(), "disk full");
     }
 }

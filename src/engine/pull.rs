@@ -8,7 +8,7 @@
 //! An image with balena's delta labels is pulled the same way, except that each layer's bytes are a patch against an
 //! image that is here, and that the result is the target's image under the delta's name.
 
-use std::io::{Read, Write};
+use std::io::Write;
 
 use super::basis::Basis;
 use super::progress::{Event, Report};
@@ -23,6 +23,7 @@ use crate::oci::platform::Platform;
 use crate::reference::Reference;
 use crate::registry::{Client, Resolved};
 use crate::store::LayerRecord;
+use crate::stream::Stream;
 
 /// What a pull came to.
 #[derive(Debug)]
@@ -154,7 +155,7 @@ impl Engine {
     }
 
     /// Unpacks an uncompressed tar and commits it as the layer `diff_id`, if that is what it is.
-    pub(super) fn store_layer(&self, tar: &mut dyn Read, diff_id: &Digest) -> Result<()> {
+    pub(super) fn store_layer(&self, tar: &mut dyn Stream, diff_id: &Digest) -> Result<()> {
         let stage = self.store.stage()?;
         let unpacked = layer::unpack(tar, stage.directory(), &format!("layer {diff_id}"))?;
         if unpacked.diff_id != *diff_id {
@@ -168,7 +169,7 @@ impl Engine {
     /// Patches the basis with what a delta layer's tar holds, and stores the result.
     pub(super) fn store_patched_layer(
         &self,
-        delta_layer: &mut dyn Read,
+        delta_layer: &mut dyn Stream,
         basis: &mut Basis,
         diff_id: &Digest,
     ) -> Result<()> {

@@ -6,7 +6,6 @@
 //! same bytes, and uploaded as it is made. Where every blob turns out to be the original one, so is the manifest, byte
 //! for byte: the digest stays.
 
-use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
@@ -24,6 +23,7 @@ use crate::oci::platform::Platform;
 use crate::reference::Reference;
 use crate::registry::{Client, Push};
 use crate::store::Image;
+use crate::stream::Stream;
 
 /// The level that layers are compressed at: gzip's and docker's own.
 const COMPRESSION_LEVEL: u8 = 6;
@@ -191,7 +191,7 @@ impl Engine {
             }
         }
         let diff_id = layer.diff_id;
-        let open = || -> Result<Box<dyn Read>> {
+        let open = || -> Result<Box<dyn Stream>> {
             // Damage shows at the end, before the digest is told to the registry.
             let tar = VerifyingReader::new(self.layer_tar(&diff_id)?, diff_id);
             Ok(Box::new(Gzipped::new(Box::new(tar), COMPRESSION_LEVEL)))
@@ -214,7 +214,7 @@ impl Engine {
                 return Ok(());
             }
         }
-        let open = || -> Result<Box<dyn Read>> { Ok(Box::new(image.config_bytes.as_slice())) };
+        let open = || -> Result<Box<dyn Stream>> { Ok(Box::new(image.config_bytes.as_slice())) };
         push.blob(&format!("configuration {}", image.id), &open).map(drop)
     }
 }

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::io::{Read, Write};
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::stream::Stream;
 use crate::sys::beneath::MAX_PATH_BYTES;
 
 /// The most members accepted in one archive; an image has at most 500 layers, each with a few files.
@@ -33,7 +34,7 @@ pub enum Content {
 }
 
 /// Reads as much of a member as `content_of` looks at: a tar header, or less if there is no more.
-pub fn head(content: &mut dyn Read) -> std::io::Result<Vec<u8>> {
+pub fn head(content: &mut dyn Stream) -> std::io::Result<Vec<u8>> {
     let mut head = Vec::with_capacity(HEADER_BYTES);
     content.take(HEADER_BYTES as u64).read_to_end(&mut head)?;
     Ok(head)
@@ -73,8 +74,8 @@ fn is_tar_header(head: &[u8]) -> bool {
 
 /// Gives each file and link of `archive` to `take`, in order; other kinds of members are passed over.
 pub fn read(
-    archive: &mut dyn Read,
-    take: &mut dyn FnMut(&Member, &mut dyn Read) -> Result<()>,
+    archive: &mut dyn Stream,
+    take: &mut dyn FnMut(&Member, &mut dyn Stream) -> Result<()>,
 ) -> Result<()> {
     let what = || "read the archive".to_string();
     let headers_left = Cell::new(MAX_HEADER_BYTES);
@@ -115,7 +116,7 @@ pub fn read(
 
 /// Lets the tar crate read so much between two members: it keeps long names in memory, however long.
 struct Budgeted<'a> {
-    archive: &'a mut dyn Read,
+    archive: &'a mut dyn Stream,
     left: &'a Cell<u64>,
 }
 
@@ -143,7 +144,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Appends a file of exactly `size_bytes` bytes, which `content` must give.
-    pub fn append(&mut self, path: &str, size_bytes: u64, content: &mut dyn Read) -> Result<()> {
+    pub fn append(&mut self, path: &str, size_bytes: u64, content: &mut dyn Stream) -> Result<()> {
         let mut header = tar::Header::new_ustar();
         header.set_size(size_bytes);
         header.set_mode(0o644);

@@ -10,6 +10,7 @@ use super::room::Room;
 use super::zstd::{self, ZstdReader, ZstdState};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Context, Error, Kind, Result};
+use crate::stream::Stream;
 
 /// The first bytes of the compressions that layers come in, and of those that are told by name.
 const MAGICS: [(&[u8], &str); 4] =
@@ -80,7 +81,7 @@ impl DecoderState {
 impl<'a> Decoder<'a> {
     /// Finds out by the first bytes of `reader` what it is. Compressions that are not supported are refused by name;
     /// what looks like none is passed on as it is.
-    pub fn open(mut reader: Box<dyn Read + 'a>, expected: Option<Digest>) -> Result<Decoder<'a>> {
+    pub fn open(mut reader: Box<dyn Stream + 'a>, expected: Option<Digest>) -> Result<Decoder<'a>> {
         let mut head = Vec::new();
         let read = reader.by_ref().take(8).read_to_end(&mut head);
         read.context(|| "read compressed stream".into())?;
@@ -111,7 +112,7 @@ impl<'a> Decoder<'a> {
     /// Goes on where another decoder gave `state`: `reader` gives the compressed bytes from `blob_offset` on, and
     /// `history` is the end of what was decoded, `history_bytes` of it.
     pub fn resume(
-        reader: Box<dyn Read + 'a>,
+        reader: Box<dyn Stream + 'a>,
         state: &DecoderState,
         history: Vec<u8>,
         expected: Digest,

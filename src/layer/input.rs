@@ -7,12 +7,13 @@ use std::io::{self, Read};
 
 use crate::digest::Hasher;
 use crate::error::{Error, Kind};
+use crate::stream::Stream;
 
 const BUFFER_BYTES: usize = 32 << 10;
 
 /// A compressed stream under a decoder.
 pub struct Input<'a> {
-    inner: Box<dyn Read + 'a>,
+    inner: Box<dyn Stream + 'a>,
     buffer: Box<[u8]>,
     unread: std::ops::Range<usize>,
     /// The offset of the first unread byte in the stream.
@@ -24,13 +25,13 @@ pub struct Input<'a> {
 
 impl<'a> Input<'a> {
     /// The stream `inner` from its start; nobody asks for its digest.
-    pub fn new(inner: Box<dyn Read + 'a>) -> Self {
+    pub fn new(inner: Box<dyn Stream + 'a>) -> Self {
         let buffer = vec![0; BUFFER_BYTES].into();
         Input { inner, buffer, unread: 0..0, offset: 0, unhashed: 0, hasher: None }
     }
 
     /// The same with the digest of what has gone by: `hasher` saw the `offset` bytes before those of `inner`.
-    pub fn hashed(inner: Box<dyn Read + 'a>, offset: u64, hasher: Hasher) -> Self {
+    pub fn hashed(inner: Box<dyn Stream + 'a>, offset: u64, hasher: Hasher) -> Self {
         Input { offset, hasher: Some(hasher), ..Input::new(inner) }
     }
 

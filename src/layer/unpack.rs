@@ -1,7 +1,7 @@
 //! Unpacking: a tar stream becomes a tree of files and a header record, durably.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 
@@ -14,6 +14,7 @@ use super::record::{self, RecordWriter};
 use super::tree::Tree;
 use crate::digest::Digest;
 use crate::error::{Context, Error, Kind, Result};
+use crate::stream::Stream;
 use crate::sys::file::{create_file_at, open_file_at, reopen_file_at, sync_directory};
 use crate::sys::node::{self, Attributes, Mtime, NodeKind, Xattr};
 use crate::sys::sync::sync_and_drop;
@@ -50,7 +51,7 @@ pub struct Unpacked {
 /// A success means that all of it survives a power cut, except the name of `stage` itself, and that its pages have been
 /// dropped. After an error the stage holds a part and is to be removed. Errors name the layer by `name`, and the member.
 /// Whether the digest is the expected one is for the caller to see. Only root can set owners and make whiteouts.
-pub fn unpack(tar: &mut dyn Read, stage: BorrowedFd, name: &str) -> Result<Unpacked> {
+pub fn unpack(tar: &mut dyn Stream, stage: BorrowedFd, name: &str) -> Result<Unpacked> {
     let unpacker = Unpacker::begin(tar, stage, None, Peers::default());
     in_layer(name, unpacker.and_then(|unpacker| unpacker.run(stage)))
 }
@@ -58,7 +59,7 @@ pub fn unpack(tar: &mut dyn Read, stage: BorrowedFd, name: &str) -> Result<Unpac
 /// The same with checkpoints, so that a stage in which this did not come to its end can be gone on with; `resumption` says
 /// whether it is such a one. In the end `remove_checkpoints` is for the caller, when nothing more can be lost.
 pub fn unpack_resumable(
-    tar: &mut dyn Read,
+    tar: &mut dyn Stream,
     stage: BorrowedFd,
     name: &str,
     resumption: Resumption,
@@ -95,7 +96,7 @@ struct Unpacker<'a> {
 
 impl<'a> Unpacker<'a> {
     fn begin(
-        tar: &'a mut dyn Read,
+        tar: &'a mut dyn Stream,
         stage: BorrowedFd<'a>,
         course: Option<Course<'a>>,
         peers: Peers,
@@ -115,7 +116,7 @@ impl<'a> Unpacker<'a> {
     }
 
     fn resume(
-        tar: &'a mut dyn Read,
+        tar: &'a mut dyn Stream,
         stage: BorrowedFd<'a>,
         checkpoint: &checkpoint::Checkpoint,
         course: Course<'a>,

@@ -10,6 +10,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::oci::manifest::Descriptor;
 use crate::reference::Reference;
+use crate::stream::Stream;
 
 /// What a server sends again, because it knows no ranges, is read and forgotten in pieces of this size.
 const SKIP_BYTES: usize = 16 << 10;
@@ -24,7 +25,7 @@ impl Client {
         reference: &Reference,
         blob: &Descriptor,
         offset: u64,
-    ) -> Result<Box<dyn Read + Send>> {
+    ) -> Result<Box<dyn Stream + Send>> {
         let digest = blob.digest()?;
         let doing = format!("get blob {digest} of {}", reference.familiar_name());
         if offset > blob.size {
@@ -86,7 +87,7 @@ struct Body {
 
 enum State {
     /// An answer whose next byte is the one at `position`.
-    Open(Box<dyn Read + Send>),
+    Open(Box<dyn Stream + Send>),
     /// The last answer broke off.
     Lost,
     /// The stream has ended, well or not.
@@ -114,14 +115,15 @@ impl Body {
             Some(end) if end <= self.position => return Err(self.ends_early(end)),
             _ => {}
         }
-        let mut answer: Box<dyn Read + Send> = Box::new(answer.response.into_body().into_reader());
+        let mut answer: Box<dyn Stream + Send> =
+            Box::new(answer.response.into_body().into_reader());
         self.skip(&mut *answer, start)?;
         self.state = State::Open(answer);
         Ok(())
     }
 
     /// Reads and forgets what was had before, where a server ignores ranges and starts anew.
-    fn skip(&self, answer: &mut dyn Read, start: u64) -> Result<()> {
+    fn skip(&self, answer: &mut dyn Stream, start: u64) -> Result<()> {
         let (mut buffer, mut at) = ([0; SKIP_BYTES], start);
         while at < self.position {
             let most = (self.position - at).min(SKIP_BYTES as u64) as usize;
@@ -134,7 +136,7 @@ impl Body {
     }
 
     /// One read; an error says that it failed after `at` bytes.
-    fn read_some(&self, answer: &mut dyn Read, buffer: &mut [u8], at: u64) -> Result<usize> {
+    fn read_some(&self, answer: &mut dyn Stream, buffer: &mut [u8], at: u64) -> Result<usize> {
         loop {
             return match answer.read(buffer) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
@@ -182,7 +184,11 @@ impl Body {
     }
 
     /// Reads from an answer, and keeps it if it has more.
-    fn read_open(&mut self, mut answer: Box<dyn Read + Send>, buffer: &mut [u8]) -> Result<usize> {
+    fn read_open(
+        &mut self,
+        mut answer: Box<dyn Stream + Send>,
+        buffer: &mut [u8],
+    ) -> Result<usize> {
         let is_whole = self.position == self.size;
         let count = match self.read_some(&mut *answer, buffer, self.position) {
             // Nothing more was expected: how the connection ends does not matter.

@@ -19,6 +19,7 @@ use super::retry::Retry;
 use super::{failure, transport};
 use crate::error::{Error, Kind, Result};
 use crate::reference::Reference;
+use crate::stream::Stream;
 use crate::time;
 
 /// Redirects followed for one question.
@@ -77,7 +78,7 @@ pub(super) enum Content<'a> {
     None,
     Bytes(&'a [u8]),
     /// As many bytes of a stream that is opened anew each time that the question is asked.
-    Stream(u64, &'a (dyn Fn() -> Result<Box<dyn Read + 'a>> + 'a)),
+    Stream(u64, &'a (dyn Fn() -> Result<Box<dyn Stream + 'a>> + 'a)),
 }
 
 /// What must be granted to whoever asks (distribution spec, "Token Scope").
@@ -310,7 +311,7 @@ impl Client {
         if let Some(value) = authorization {
             request = request.header("authorization", value);
         }
-        let (size_bytes, mut content): (u64, Box<dyn Read>) = match question.content {
+        let (size_bytes, mut content): (u64, Box<dyn Stream>) = match question.content {
             Content::None => return self.agent.run(request.body(SendBody::none())?),
             Content::Bytes(bytes) => (bytes.len() as u64, Box::new(bytes)),
             Content::Stream(size_bytes, open) => {

@@ -17,6 +17,7 @@ use super::{failure, location};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Kind, Result};
 use crate::reference::Reference;
+use crate::stream::Stream;
 
 /// The bytes of one PATCH: the smallest part that S3, behind most registries, takes without copying.
 const CHUNK_BYTES: u64 = 5 << 20;
@@ -27,7 +28,7 @@ const MAX_SESSIONS: u32 = 4;
 const READ_BYTES: usize = 64 << 10;
 
 /// The bytes of a blob from the first on, the same ones each time that it is called.
-pub type Open<'a> = &'a (dyn Fn() -> Result<Box<dyn Read + 'a>> + 'a);
+pub type Open<'a> = &'a (dyn Fn() -> Result<Box<dyn Stream + 'a>> + 'a);
 
 /// A blob that is at the registry: its digest and its size in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -267,7 +268,7 @@ impl<'a> Push<'a> {
         }
         let (session, _) = self.begin(name).map_err(Stop::Failed)?;
         let upload = Upload { push: self, name, session, hasher, confirmed_bytes: 0 };
-        let exact = || -> Result<Box<dyn Read + '_>> {
+        let exact = || -> Result<Box<dyn Stream + '_>> {
             Ok(Box::new(Exactly { inner: open()?, left_bytes: size_bytes }))
         };
         upload.close(Content::Stream(size_bytes, &exact), size_bytes)
@@ -280,7 +281,7 @@ fn failed(name: &str, error: io::Error) -> Stop {
 
 /// A reader that must end after so many bytes: ureq would wait for ever for what was promised and does not come.
 struct Exactly<'a> {
-    inner: Box<dyn Read + 'a>,
+    inner: Box<dyn Stream + 'a>,
     left_bytes: u64,
 }
 

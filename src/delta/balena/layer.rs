@@ -8,6 +8,7 @@
 use std::io::{self, ErrorKind, Read};
 
 use crate::error::{Context, Error, Kind, Result};
+use crate::stream::Stream;
 
 /// The layer that target and base share: a tar with no member.
 pub const SHARED: [u8; 2 * BLOCK_BYTES] = [0; 2 * BLOCK_BYTES];
@@ -79,7 +80,7 @@ pub enum Layer<'a> {
 
 /// Opens the uncompressed tar of a delta image's layer: its first member, whatever its name, is the delta. Only regular
 /// files are accepted, with no extension headers before them: balenaEngine writes none.
-pub fn open(stream: &mut dyn Read) -> Result<Layer<'_>> {
+pub fn open(stream: &mut dyn Stream) -> Result<Layer<'_>> {
     let mut block = [0; BLOCK_BYTES];
     stream.read_exact(&mut block).context(|| "read header of delta layer".into())?;
     if block.iter().all(|&byte| byte == 0) {
@@ -118,7 +119,7 @@ fn octal(field: &[u8]) -> Option<u64> {
 
 /// The delta inside a layer's tar: reads as the delta alone.
 pub struct Member<'a> {
-    stream: &'a mut dyn Read,
+    stream: &'a mut dyn Stream,
     left: u64,
     padding: usize,
 }
@@ -155,7 +156,7 @@ impl Read for Member<'_> {
 }
 
 /// Reads to the end of the stream, which has to be zeros, and not too many.
-fn read_zeros(stream: &mut dyn Read, limit: usize) -> Result<()> {
+fn read_zeros(stream: &mut dyn Stream, limit: usize) -> Result<()> {
     let mut buffer = [0; BLOCK_BYTES];
     let mut seen = 0;
     loop {

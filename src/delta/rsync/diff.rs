@@ -9,6 +9,7 @@ use std::io::{ErrorKind, Read, Write};
 use super::rollsum::Rollsum;
 use super::{BLOCK_BYTES, DELTA_MAGIC, OP_COPY_N1_N1, OP_END, OP_LITERAL_N1, Signature};
 use crate::error::{Context, Result};
+use crate::stream::Stream;
 
 /// Where a literal is cut. librsync-go's limit: other limits make other bytes.
 const MAX_LITERAL_BYTES: usize = 16 << 20;
@@ -19,7 +20,7 @@ const MAX_BUFFER_BYTES: usize = MAX_LITERAL_BYTES + BLOCK_BYTES + CHUNK_BYTES;
 
 /// Writes the delta that makes `target` from the basis of `signature`, and returns its length in bytes. Takes up to
 /// twice the memory of the longest literal, and never more than 16 MiB and 65 KiB. `out` gets many small writes.
-pub fn diff(signature: &Signature, target: &mut dyn Read, out: &mut dyn Write) -> Result<u64> {
+pub fn diff(signature: &Signature, target: &mut dyn Stream, out: &mut dyn Write) -> Result<u64> {
     let mut ops = OpWriter { out, position: 0, length: 0, written_bytes: 0 };
     ops.write(&DELTA_MAGIC)?;
     let mut window = Window::new(target);
@@ -42,7 +43,7 @@ pub fn diff(signature: &Signature, target: &mut dyn Read, out: &mut dyn Write) -
 
 /// The target as it passes by. `literal <= start <= end <= buffer.len()` holds at all times.
 struct Window<'a> {
-    target: &'a mut dyn Read,
+    target: &'a mut dyn Stream,
     buffer: Vec<u8>,
     /// Where the pending literal begins; it ends at `start`.
     literal: usize,
@@ -56,7 +57,7 @@ struct Window<'a> {
 }
 
 impl<'a> Window<'a> {
-    fn new(target: &'a mut dyn Read) -> Self {
+    fn new(target: &'a mut dyn Stream) -> Self {
         Window {
             target,
             buffer: Vec::new(),

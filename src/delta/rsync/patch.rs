@@ -4,13 +4,14 @@
 //! and what cannot be read, from either side, is an error that says where. How long the target may become is for the
 //! writer to limit: a few bytes can ask for the whole basis any number of times.
 
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 
 use super::{
     DELTA_MAGIC, OP_COPY_N1_N1, OP_COPY_N8_N8, OP_END, OP_LITERAL_64, OP_LITERAL_N1, OP_LITERAL_N8,
 };
 use crate::delta::ReadAt;
 use crate::error::{Context, Error, Kind, Result};
+use crate::stream::Stream;
 
 /// The two buffers, for delta and basis; also the longest write.
 const BUFFER_BYTES: usize = 32 << 10;
@@ -21,7 +22,7 @@ const BUFFER_BYTES: usize = 32 << 10;
 ///
 /// `Kind::Corrupt` if the delta is truncated, has unknown operations, copies from outside the basis or goes on after its
 /// END; the kind of the cause if a stream fails.
-pub fn patch(basis: &mut dyn ReadAt, delta: &mut dyn Read, out: &mut dyn Write) -> Result<()> {
+pub fn patch(basis: &mut dyn ReadAt, delta: &mut dyn Stream, out: &mut dyn Write) -> Result<()> {
     let mut ops = OpReader { delta: BufReader::with_capacity(BUFFER_BYTES, delta), offset: 0 };
     let mut target = Target { out, written_bytes: 0 };
     let mut buffer = vec![0; BUFFER_BYTES];
@@ -46,7 +47,7 @@ enum Operation {
 
 /// The delta, and how much of it was taken.
 struct OpReader<'a> {
-    delta: BufReader<&'a mut dyn Read>,
+    delta: BufReader<&'a mut dyn Stream>,
     offset: u64,
 }
 
@@ -190,6 +191,8 @@ fn corrupt(message: String) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
 
     fn run(basis: &[u8], ops: &[&[u8]]) -> std::result::Result<Vec<u8>, String> {

@@ -15,6 +15,7 @@ use blake2::{Blake2b256, Digest as _};
 use super::BLOCK_BYTES;
 use super::rollsum::Rollsum;
 use crate::error::{Context, Error, Kind, Result};
+use crate::stream::Stream;
 
 /// How much of the basis is read at once: whole blocks.
 const CHUNK_BYTES: usize = 128 * BLOCK_BYTES;
@@ -45,7 +46,7 @@ pub struct Signature {
 
 impl Signature {
     /// Reads the basis to its end. Takes 40 bytes of memory a block, and 8 more while the table is made.
-    pub fn of(basis: &mut dyn Read) -> Result<Signature> {
+    pub fn of(basis: &mut dyn Stream) -> Result<Signature> {
         let (mut strongs, mut keys) = (Vec::new(), Vec::new());
         let mut chunk = vec![0; CHUNK_BYTES];
         loop {
@@ -130,7 +131,7 @@ fn too_long() -> Error {
 }
 
 /// Reads until `chunk` is full or the stream ends.
-fn fill(basis: &mut dyn Read, chunk: &mut [u8]) -> std::io::Result<usize> {
+fn fill(basis: &mut dyn Stream, chunk: &mut [u8]) -> std::io::Result<usize> {
     let mut filled = 0;
     while filled < chunk.len() {
         match basis.read(&mut chunk[filled..]) {

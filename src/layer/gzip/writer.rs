@@ -7,6 +7,7 @@ use miniz_oxide::deflate::core::{
 };
 
 use crate::layer::crc::Crc;
+use crate::stream::Stream;
 
 const OUTPUT_BYTES: usize = 32 << 10;
 /// What is read of a source at a time.
@@ -49,7 +50,7 @@ impl Write for GzipWriter<'_> {
 
 /// Reads as one gzip member with the content of another reader.
 pub struct Gzipped<'a> {
-    source: Box<dyn Read + 'a>,
+    source: Box<dyn Stream + 'a>,
     input: Vec<u8>,
     /// `None` once the member has ended.
     member: Option<Member>,
@@ -59,7 +60,7 @@ pub struct Gzipped<'a> {
 
 impl<'a> Gzipped<'a> {
     /// Compresses `source` at `level`, 1 (fast) to 9 (small).
-    pub fn new(source: Box<dyn Read + 'a>, level: u8) -> Self {
+    pub fn new(source: Box<dyn Stream + 'a>, level: u8) -> Self {
         let (input, ready) = (vec![0; INPUT_BYTES], io::Cursor::new(Vec::new()));
         Gzipped { source, input, member: Some(Member::new(level)), ready }
     }

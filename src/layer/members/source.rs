@@ -8,13 +8,14 @@ use super::MAX_HEADER_BYTES;
 use crate::digest::{Digest, Hasher};
 use crate::error::{Context, Error, Kind, Result};
 use crate::layer::record::RecordWriter;
+use crate::stream::Stream;
 
 const BLOCK_BYTES: u64 = 512;
 const BUFFER_BYTES: usize = 64 << 10;
 
 /// A tar stream, read forward only.
 pub struct Source<'a> {
-    inner: &'a mut dyn Read,
+    inner: &'a mut dyn Stream,
     buffer: Box<[u8]>,
     unread: std::ops::Range<usize>,
     /// What `hasher` has not seen starts here in `buffer`.
@@ -42,7 +43,7 @@ pub struct SourceState {
 
 impl<'a> Source<'a> {
     /// Reads the tar `inner` from its start; what is not file content goes to `record`.
-    pub fn new(inner: &'a mut dyn Read, record: RecordWriter) -> Self {
+    pub fn new(inner: &'a mut dyn Stream, record: RecordWriter) -> Self {
         Source {
             inner,
             buffer: vec![0; BUFFER_BYTES].into(),
@@ -59,7 +60,7 @@ impl<'a> Source<'a> {
 
     /// Goes on where a source gave `state`; `inner` stands at the offset `start` of the tar, at or before that place.
     pub fn resume(
-        inner: &'a mut dyn Read,
+        inner: &'a mut dyn Stream,
         start: u64,
         state: &SourceState,
         record: RecordWriter,
