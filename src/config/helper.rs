@@ -13,6 +13,7 @@ use miniserde::{Deserialize, Serialize};
 use super::credentials::Credentials;
 use crate::error::{Context, Error, Kind, Result};
 use crate::json;
+use crate::stream::Stream;
 use crate::sys::process::{self, Ended};
 use crate::sys::spawn::spawn;
 
@@ -109,7 +110,7 @@ fn run(helper: &str, action: &str, input: &str) -> Result<(bool, String)> {
 }
 
 fn read(output: OwnedFd) -> std::io::Result<Vec<u8>> {
-    let output: &mut dyn Read = &mut File::from(output);
+    let output: &mut dyn Stream = &mut File::from(output);
     let mut answer = Vec::new();
     output.take(MAX_ANSWER_BYTES).read_to_end(&mut answer)?;
     Ok(answer)

@@ -34,7 +34,7 @@ pub struct Execution {
     #[serde(rename = "User")]
     pub user: Option<String>,
     #[serde(rename = "ExposedPorts")]
-    pub exposed_ports: Option<BTreeMap<String, Empty>>,
+    pub exposed_ports: Option<Set>,
     #[serde(rename = "Env")]
     pub env: Option<Vec<String>>,
     #[serde(rename = "Entrypoint")]
@@ -42,7 +42,7 @@ pub struct Execution {
     #[serde(rename = "Cmd")]
     pub cmd: Option<Vec<String>>,
     #[serde(rename = "Volumes")]
-    pub volumes: Option<BTreeMap<String, Empty>>,
+    pub volumes: Option<Set>,
     #[serde(rename = "WorkingDir")]
     pub working_dir: Option<String>,
     #[serde(rename = "Labels")]
@@ -51,9 +51,8 @@ pub struct Execution {
     pub stop_signal: Option<String>,
 }
 
-/// `{}`: Go's `struct{}` as the value of a set.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Empty {}
+/// Names whose values, `{}` each, say nothing: how Go spells a set.
+pub type Set = miniserde::json::Object;
 
 /// The layers, bottom first.
 #[derive(Clone, Debug, Serialize, Deserialize)]
