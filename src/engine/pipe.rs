@@ -19,6 +19,23 @@ pub fn join<T: Send>(
     produce: impl FnOnce(&mut dyn Write) -> Result<()>,
     consume: impl FnOnce(&mut dyn Stream) -> Result<T> + Send,
 ) -> Result<T> {
+    let (mut produce, mut consume, mut result) = (Some(produce), Some(consume), None);
+    side_by_side(&mut |out| produce.take().map_or(Ok(()), |produce| produce(out)), &mut |input| {
+        result = consume.take().map(|consume| consume(input)).transpose()?;
+        Ok(())
+    })?;
+    result.ok_or_else(died)
+}
+
+fn died() -> Error {
+    Error::new(Kind::Internal, "the consuming thread died")
+}
+
+/// `join`, compiled once for results of every type.
+fn side_by_side(
+    produce: &mut dyn FnMut(&mut dyn Write) -> Result<()>,
+    consume: &mut (dyn FnMut(&mut dyn Stream) -> Result<()> + Send),
+) -> Result<()> {
     let (sender, receiver) = sync_channel(CHUNKS_AHEAD);
     // Chunks go round: a new one each time would be memory from the kernel, and back to it.
     let (giver, spare) = sync_channel(CHUNKS_AHEAD);
@@ -37,7 +54,6 @@ pub fn join<T: Send>(
             let _ = writer.sender.send(None);
         }
         drop(writer);
-        let died = || Error::new(Kind::Internal, "the consuming thread died");
         let consumed = consumer.join().map_err(|_| died())?;
         match produced {
             Err(e) if !is_refused => Err(e),
