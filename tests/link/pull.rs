@@ -22,7 +22,9 @@ pub struct Running {
 impl Running {
     /// `vaquita ARGUMENTS` on the sandbox's roots, with short time-outs.
     pub fn start(sandbox: &Sandbox, arguments: &[&str]) -> Running {
-        let mut command = Command::new(sandbox.path("bin/vaquita"));
+        // What a shell puts into the background ignores SIGINT, and so does all that it starts.
+        let mut command = Command::new("env");
+        command.arg("--default-signal=INT").arg(sandbox.path("bin/vaquita"));
         command.env("VAQUITA_READ_TIMEOUT_MS", READ_TIMEOUT_MS);
         command.env("VAQUITA_FIRST_WAIT_MS", FIRST_WAIT_MS);
         // What is large goes back to the kernel, as with the C library of what is shipped.
