@@ -19,6 +19,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::sys::beneath::{self, WalkError, components};
 use crate::sys::file::{create_directory_at, open_directory_at, sync_directory};
 use crate::sys::node::{self, Mtime, NodeKind};
+use crate::sys::sync::{directories_sync_alone, sync_file_system};
 
 pub use replace::OPAQUE;
 use replace::set_opaque;
@@ -49,6 +50,8 @@ pub struct Tree<'a> {
     has_state: bool,
     /// Too much was changed to be logged.
     is_barred: bool,
+    /// Nodes were made that no fsync reaches, on a file system where that of their directory does not do.
+    has_unsynced: bool,
 }
 
 struct Parent {
@@ -135,11 +138,30 @@ impl<'a> Tree<'a> {
             states: 0,
             has_state: false,
             is_barred: false,
+            has_unsynced: false,
         }
+    }
+
+    /// Notes that a node which cannot be opened was given its attributes. It reaches the disk with its directory, except on
+    /// btrfs: there, all of the file system is synced before a state is relied on.
+    pub fn described(&mut self) -> Result<()> {
+        if !self.has_unsynced {
+            let alone = directories_sync_alone(self.fs.as_fd());
+            self.has_unsynced = alone.context(|| "look up the file system".into())?;
+        }
+        Ok(())
+    }
+
+    fn sync_described(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.has_unsynced) {
+            sync_file_system(self.fs.as_fd()).context(|| "sync the file system".into())?;
+        }
+        Ok(())
     }
 
     /// Where the tree stands, for a checkpoint. Everything that it relies on goes into the window that is about to end.
     pub fn state(&mut self) -> Result<TreeState> {
+        self.sync_described()?;
         let doing = || "write the journal".to_string();
         let journal_bytes = match &mut self.journal {
             None => 0,
@@ -331,6 +353,7 @@ impl<'a> Tree<'a> {
     /// Waits until everything made survives a power cut.
     pub fn finish(mut self) -> Result<()> {
         self.leave_all()?;
+        self.sync_described()?;
         self.window.finish()?;
         if let Some(shadowed) = &self.shadowed {
             sync_directory(shadowed.as_fd()).context(|| format!("sync {SHADOWED:?}"))?;

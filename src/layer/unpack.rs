@@ -435,7 +435,8 @@ impl<'a> Unpacker<'a> {
         let (dir, _) = self.tree.current();
         let symlink = matches!(member.kind, MemberKind::Symlink(_));
         node::set_attributes_at(dir, name, &member.attributes, &member.xattrs, symlink)
-            .context(|| "set owner, permissions and time".into())
+            .context(|| "set owner, permissions and time".into())?;
+        self.tree.described()
     }
 }
 
