@@ -1,7 +1,8 @@
 //! Deltas between images: signatures, differences, patches and their wire formats.
 //!
 //! Pure streams: everything here reads from `Read` or `ReadAt` and writes to `Write`; nothing knows files, a store or a
-//! registry. `rsync` is the format of the differences themselves, `balena` the image that carries them.
+//! registry. `rsync` is the format of the differences themselves, `balena` the image that carries them; `native` is a smaller
+//! format of our own.
 //!
 //! Making a delta layer: `rsync::Signature::of(basis)`, then for each target layer `rsync::diff` into a spool, and
 //! `balena::layer` writes header, spool and trailer. Applying one: `balena::layer::open(stream)` finds the delta in the
@@ -11,6 +12,7 @@
 use std::io;
 
 pub mod balena;
+pub mod native;
 pub mod rsync;
 
 /// Random access to bytes that need not lie in one file: the basis of a delta.

@@ -1,0 +1,418 @@
+//! From a basis and a target to the delta.
+
+use std::io::Write;
+
+use super::column::{Column, Columns, FRAME_BYTES, OPERATION_BYTES, put_number};
+use super::entries::{Entry, Index, entries, read_exact};
+use super::header::{Block, Context};
+use super::matches::{self, Step, Weights};
+use super::peers::peers;
+use super::references::{self, ALL, CHUNK_BYTES, CODE, JUMPS, Layout, Moves, POINTERS, Prediction};
+use super::suffixes::suffixes;
+use super::{BLOCK_BYTES, MAGIC, MAX_PREDICTED_STEPS, content, flag, padding};
+use crate::delta::ReadAt;
+use crate::error::{self, Context as _};
+
+type Result<T> = error::Result<T>;
+
+/// Longer files are not matched with others: the memory for it is 10 times as much.
+const MAX_MATCHED_BYTES: u64 = 256 << 20;
+/// New content that is written at a time.
+const RUN_BYTES: u64 = 1 << 20;
+/// Where a file begins with so many bytes and no zero, it is text.
+const TEXT_BYTES: usize = 1024;
+
+/// Writes to `out` the delta that makes `target` of `basis`, of which `index` was made.
+pub fn make(
+    index: &Index,
+    basis: &mut dyn ReadAt,
+    target: &mut dyn ReadAt,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let mut head = MAGIC.to_vec();
+    put_number(&mut head, basis.size_bytes());
+    put_number(&mut head, target.size_bytes());
+    out.write_all(&head).context(what)?;
+    let entries = entries(target)?;
+    let peers = peers(index, &entries);
+    let mut maker = Maker { frame: FrameState::new(), out };
+    let mut at = 0;
+    for (entry, peer) in entries.iter().zip(peers) {
+        maker.runs(target, at, entry.offset)?;
+        maker.entry(basis, target, entry, peer.map(|number| &index.entries[number]))?;
+        at = entry.end().min(target.size_bytes());
+    }
+    let end = target.size_bytes();
+    maker.runs(target, at, end)?;
+    maker.flush()?;
+    maker.out.write_all(&[0]).context(what)
+}
+
+fn what() -> String {
+    "write the delta".into()
+}
+
+struct Maker<'a> {
+    frame: FrameState,
+    out: &'a mut dyn Write,
+}
+
+/// What begins anew with each frame.
+struct FrameState {
+    columns: Columns,
+    headers: Context,
+    previous: Block,
+    /// Where the next peer is expected.
+    next: u64,
+    /// Of the differences: equal bytes since the last run, and the length of a run under way.
+    equal: u64,
+    run: u64,
+}
+
+impl FrameState {
+    fn new() -> FrameState {
+        FrameState {
+            columns: Columns::default(),
+            headers: Context::new(),
+            previous: [0; BLOCK_BYTES],
+            next: 0,
+            equal: 0,
+            run: 0,
+        }
+    }
+
+    /// Takes in the difference of copied bytes to those that are wanted.
+    fn difference(&mut self, copied: &[u8], wanted: &[u8]) {
+        for (&copied, &wanted) in copied.iter().zip(wanted) {
+            let difference = wanted.wrapping_sub(copied);
+            if difference == 0 {
+                self.end_run();
+                self.equal += 1;
+                continue;
+            }
+            if self.run == 0 {
+                self.columns.number(Column::Gaps, self.equal);
+                self.equal = 0;
+            }
+            self.run += 1;
+            self.columns.byte(Column::Values, difference);
+        }
+    }
+
+    fn end_run(&mut self) {
+        if self.run > 0 {
+            self.columns.number(Column::Runs, self.run);
+            self.run = 0;
+        }
+    }
+}
+
+impl Maker<'_> {
+    /// Closes the frame if it has enough.
+    fn end_operation(&mut self) -> Result<()> {
+        if self.frame.columns.bytes() >= FRAME_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.frame.end_run();
+        let mut frame = std::mem::replace(&mut self.frame, FrameState::new());
+        if frame.columns.bytes() == 0 {
+            return Ok(());
+        }
+        self.out.write_all(&frame.columns.pack()).context(what)
+    }
+
+    /// What is no entry.
+    fn runs(&mut self, target: &mut dyn ReadAt, start: u64, end: u64) -> Result<()> {
+        let mut at = start;
+        while at < end {
+            let mut bytes = vec![0; (end - at).min(RUN_BYTES) as usize];
+            read_exact(target, at, &mut bytes)?;
+            let columns = &mut self.frame.columns;
+            columns.byte(Column::Ops, content::NEW);
+            columns.number(Column::Counts, bytes.len() as u64);
+            columns.extend(Column::Literals, &bytes);
+            at += bytes.len() as u64;
+            self.end_operation()?;
+        }
+        Ok(())
+    }
+
+    fn entry(
+        &mut self,
+        basis: &mut dyn ReadAt,
+        target: &mut dyn ReadAt,
+        entry: &Entry,
+        peer: Option<&Entry>,
+    ) -> Result<()> {
+        let mut block = [0; BLOCK_BYTES];
+        read_exact(target, entry.offset, &mut block)?;
+        let other = match peer {
+            Some(peer) => {
+                let mut other = [0; BLOCK_BYTES];
+                read_exact(basis, peer.offset, &mut other)?;
+                Some((peer, other))
+            }
+            None => None,
+        };
+        let has_zero_padding = {
+            let mut bytes = vec![0; padding(entry.bytes) as usize];
+            read_exact(target, entry.content() + entry.bytes, &mut bytes)?;
+            bytes.iter().all(|&byte| byte == 0)
+        };
+        let fits =
+            has_zero_padding && entry.bytes == super::header::size(&block).unwrap_or(u64::MAX);
+        if entry.bytes == 0 && fits {
+            self.header(content::NONE, &block, other)?;
+            return self.end_operation();
+        }
+        if !fits {
+            self.header(content::NONE | flag::GOES_ON, &block, other)?;
+            self.end_operation()?;
+            return self.runs(target, entry.content(), entry.end());
+        }
+        match peer {
+            Some(peer) if peer.hash == entry.hash && peer.bytes == entry.bytes => {
+                self.header(content::PEER, &block, other)?;
+                self.end_operation()
+            }
+            Some(peer) if peer.bytes > 0 && peer.bytes.max(entry.bytes) <= MAX_MATCHED_BYTES => {
+                self.patched(basis, target, entry, &block, peer, other)
+            }
+            _ if entry.bytes <= RUN_BYTES => {
+                self.header(content::NEW, &block, other)?;
+                let mut bytes = vec![0; entry.bytes as usize];
+                read_exact(target, entry.content(), &mut bytes)?;
+                self.frame.columns.extend(Column::Literals, &bytes);
+                self.end_operation()
+            }
+            _ => {
+                self.header(content::NONE | flag::GOES_ON, &block, other)?;
+                self.runs(target, entry.content(), entry.end())
+            }
+        }
+    }
+
+    /// Begins an operation with a header; `flags` are those that say nothing of the header.
+    fn header(&mut self, flags: u8, block: &Block, peer: Option<(&Entry, Block)>) -> Result<()> {
+        let frame = &mut self.frame;
+        let mut flags = flags | flag::HAS_HEADER;
+        let other = match peer {
+            None => {
+                flags |= flag::NO_PEER;
+                frame.previous
+            }
+            Some((peer, other)) => {
+                let difference = peer.offset.wrapping_sub(frame.next) as i64;
+                if difference != 0 {
+                    flags |= flag::PEER_GIVEN;
+                    frame.columns.signed(Column::Peers, difference / BLOCK_BYTES as i64);
+                }
+                frame.next = peer.end();
+                other
+            }
+        };
+        if *block != other {
+            flags |= flag::FIELDS_DIFFER;
+            frame.headers.write(&mut frame.columns, block, &other);
+        }
+        frame.columns.byte(Column::Ops, flags);
+        frame.previous = *block;
+        Ok(())
+    }
+
+    /// A file that is like its peer.
+    fn patched(
+        &mut self,
+        basis: &mut dyn ReadAt,
+        target: &mut dyn ReadAt,
+        entry: &Entry,
+        block: &Block,
+        peer: &Entry,
+        other: Option<(&Entry, Block)>,
+    ) -> Result<()> {
+        let (mut old, mut new) = (vec![0; peer.bytes as usize], vec![0; entry.bytes as usize]);
+        read_exact(basis, peer.content(), &mut old)?;
+        read_exact(target, entry.content(), &mut new)?;
+        let pair = Pair::of(&old, &new);
+        let groups = pair.groups();
+        if let [steps] = &groups[..] {
+            let patch = pair.patch(steps, 0);
+            self.header(content::PATCH | patch.flags(), block, other)?;
+            self.patch(&pair, &patch, steps, 0);
+            return self.end_operation();
+        }
+        self.header(content::NONE | flag::GOES_ON, block, other)?;
+        let mut at = 0;
+        for steps in groups {
+            let patch = pair.patch(&steps, at);
+            let bytes: usize = steps.iter().map(|step| step.copy + step.extra).sum();
+            let columns = &mut self.frame.columns;
+            columns.byte(Column::Ops, content::PATCH | flag::PEER_GIVEN | patch.flags());
+            columns.signed(Column::Peers, peer.content().wrapping_sub(self.frame.next) as i64);
+            columns.number(Column::Counts, bytes as u64);
+            self.patch(&pair, &patch, &steps, at);
+            at += bytes;
+            self.end_operation()?;
+        }
+        self.runs(target, entry.content() + entry.bytes, entry.end())
+    }
+
+    /// Writes the steps that make the part of the new file from `start` on.
+    fn patch(&mut self, pair: &Pair, patch: &Patch, steps: &[Step], start: usize) {
+        let frame = &mut self.frame;
+        frame.columns.number(Column::Counts, steps.len() as u64);
+        if let Some(prediction) = &patch.prediction {
+            frame.columns.number(Column::Counts, prediction.kinds);
+            frame.columns.number(Column::Counts, start as u64);
+            prediction.new.write(&mut frame.columns);
+        }
+        let mut from = 0;
+        for step in steps {
+            frame.columns.number(Column::Copies, step.copy as u64);
+            frame.columns.number(Column::Extras, step.extra as u64);
+            frame.columns.signed(Column::Seeks, step.from as i64 - from as i64);
+            from = step.from + step.copy;
+        }
+        pair.walk(steps, start, patch.prediction.as_ref(), &mut |copied, wanted, extra| {
+            frame.difference(copied, wanted);
+            frame.columns.extend(Column::Literals, extra);
+        });
+    }
+}
+
+/// An old file, and the new one that is to be made of it.
+struct Pair<'a> {
+    old: &'a [u8],
+    new: &'a [u8],
+    layouts: Option<(Layout, Layout)>,
+    steps: Vec<Step>,
+}
+
+/// How a part of it is made.
+struct Patch {
+    prediction: Option<Prediction>,
+}
+
+impl Patch {
+    fn flags(&self) -> u8 {
+        if self.prediction.is_some() { flag::PREDICTED } else { 0 }
+    }
+}
+
+impl<'a> Pair<'a> {
+    fn of(old: &'a [u8], new: &'a [u8]) -> Pair<'a> {
+        let layout = |file: &[u8]| {
+            Layout::parse(&mut |offset, buffer| {
+                let bytes = usize::try_from(offset)
+                    .ok()
+                    .and_then(|start| file.get(start..)?.get(..buffer.len()));
+                bytes.map(|bytes| buffer.copy_from_slice(bytes)).is_some()
+            })
+        };
+        let layouts = layout(old).zip(layout(new)).filter(|(old, new)| old.is_like(new));
+        let is_text = |file: &[u8]| !file[..file.len().min(TEXT_BYTES)].contains(&0);
+        let weights = if is_text(old) && is_text(new) { Weights::TEXT } else { Weights::BINARY };
+        let steps = match &layouts {
+            Some((old_layout, new_layout)) => {
+                let (old, new) =
+                    (references::mask(old_layout, old), references::mask(new_layout, new));
+                matches::steps(&old, &new, &suffixes(&old), weights)
+            }
+            None => matches::steps(old, new, &suffixes(old), weights),
+        };
+        Pair { old, new, layouts, steps }
+    }
+
+    /// The steps, in parts that fit into an operation each.
+    fn groups(&self) -> Vec<Vec<Step>> {
+        let (mut groups, mut group, mut cost) = (Vec::new(), Vec::new(), 0);
+        for step in self.steps.iter().flat_map(|&step| split(step)) {
+            // At worst every copied byte differs; that this is so for a whole file would be no match.
+            let step_cost = step.extra + step.copy / 4 + 16;
+            if cost + step_cost > OPERATION_BYTES || group.len() == MAX_PREDICTED_STEPS {
+                groups.push(std::mem::take(&mut group));
+                cost = 0;
+            }
+            cost += step_cost;
+            group.push(step);
+        }
+        groups.push(group);
+        groups
+    }
+
+    /// The cheapest prediction for steps that make the new file from `start` on.
+    fn patch(&self, steps: &[Step], start: usize) -> Patch {
+        let Some((old, new)) = self.layouts.as_ref().filter(|_| steps.len() <= MAX_PREDICTED_STEPS)
+        else {
+            return Patch { prediction: None };
+        };
+        let moves = || {
+            let mut at = start as u64;
+            let copies = steps.iter().map(|step| {
+                let copy = (step.from as u64, step.copy as u64, at);
+                at += (step.copy + step.extra) as u64;
+                copy
+            });
+            Moves::new(copies.collect())
+        };
+        let choices = [0, CODE, ALL & !POINTERS & !JUMPS, ALL & !POINTERS, ALL & !JUMPS, ALL];
+        let candidates = choices.into_iter().map(|kinds| {
+            let prediction = (kinds != 0).then(|| Prediction {
+                kinds,
+                old: old.clone(),
+                new: new.clone(),
+                moves: moves(),
+            });
+            let mut cost = 0;
+            self.walk(steps, start, prediction.as_ref(), &mut |copied, wanted, _| {
+                cost += copied.iter().zip(wanted).filter(|(one, other)| one != other).count();
+            });
+            (cost, prediction)
+        });
+        let best = candidates.min_by_key(|(cost, _)| *cost);
+        Patch { prediction: best.and_then(|(_, prediction)| prediction) }
+    }
+
+    /// Goes through the steps as the reader of the delta does: for each chunk what was copied, what is wanted, and the new bytes
+    /// behind it.
+    fn walk(&self, steps: &[Step], start: usize, prediction: Option<&Prediction>, each: &mut Each) {
+        let mut at = start;
+        for step in steps {
+            for chunk in (0..step.copy).step_by(CHUNK_BYTES) {
+                let bytes = CHUNK_BYTES.min(step.copy - chunk);
+                let mut copied = self.old[step.from + chunk..][..bytes].to_vec();
+                if let Some(prediction) = prediction {
+                    prediction.predict(
+                        &mut copied,
+                        (step.from + chunk) as u64,
+                        (at + chunk) as u64,
+                    );
+                }
+                each(&copied, &self.new[at + chunk..][..bytes], &[]);
+            }
+            at += step.copy;
+            each(&[], &[], &self.new[at..][..step.extra]);
+            at += step.extra;
+        }
+    }
+}
+
+/// What is done with each chunk of a patch: what was copied, what is wanted, and the new bytes behind it.
+type Each<'a> = dyn FnMut(&[u8], &[u8], &[u8]) + 'a;
+
+/// A step, in parts none of which is too much for an operation.
+fn split(step: Step) -> Vec<Step> {
+    const PART: usize = OPERATION_BYTES / 4;
+    let (mut parts, mut step) = (Vec::new(), step);
+    while step.copy > 2 * PART {
+        parts.push(Step { copy: PART, extra: 0, ..step });
+        step = Step { from: step.from + PART, copy: step.copy - PART, ..step };
+    }
+    while step.extra > PART {
+        parts.push(Step { extra: PART, ..step });
+        step = Step { from: step.from + step.copy, copy: 0, extra: step.extra - PART };
+    }
+    parts.push(step);
+    parts
+}

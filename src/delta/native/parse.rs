@@ -1,0 +1,228 @@
+//! Which matches to take: the cheapest way through a stretch of the column, by the model's prices as they stand.
+//!
+//! Positions are indexed by the hash of their next bytes, in chains; at each position the longest matches of growing
+//! length are weighed against literals and the remembered distances, as LZMA's encoder does it.
+
+use super::codec::{MAX_MATCH, MIN_MATCH, Model, REPS};
+
+/// A literal (`distance` 0, the byte in `length`) or a match.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// How far back, or 0.
+    pub distance: usize,
+    /// How long, or the byte.
+    pub length: usize,
+}
+
+impl Item {
+    /// Stands for what is not known yet, in the decoder.
+    pub const ANY: Item = Item { distance: 0, length: 0 };
+}
+
+/// Positions that are decided together.
+const STRETCH: usize = 2048;
+/// Candidates looked at for a position.
+const MAX_CHAIN: usize = 96;
+/// A match so long is taken at once.
+const NICE_LENGTH: usize = 128;
+/// The logarithm of the number of chains.
+const HASH_BITS: u32 = 17;
+
+/// Gives all items of `raw` in order to `emit`, which codes them: the model learns in between.
+pub fn items(raw: &[u8], model: &mut Model, emit: &mut dyn FnMut(&mut Model, usize, Item) -> Item) {
+    let mut finder = Finder::new(raw);
+    let mut at = 0;
+    while at < raw.len() {
+        let path = stretch(raw, at, model, &mut finder);
+        for item in path {
+            emit(model, at, item);
+            at += if item.distance == 0 { 1 } else { item.length };
+        }
+    }
+}
+
+/// How a position was reached most cheaply.
+#[derive(Clone, Copy)]
+struct Node {
+    price: u32,
+    item: Item,
+    state: usize,
+    reps: [usize; REPS],
+}
+
+/// The cheapest items from `start` to somewhere behind it.
+fn stretch(raw: &[u8], start: usize, model: &Model, finder: &mut Finder) -> Vec<Item> {
+    let end = raw.len().min(start + STRETCH);
+    let unreached = Node { price: u32::MAX, item: Item::ANY, state: 0, reps: [1; REPS] };
+    let mut nodes = vec![unreached; end - start + MAX_MATCH + 1];
+    nodes[0] = Node { price: 0, state: model.state, reps: model.reps, ..unreached };
+    let prices = model.prices();
+    let (mut matches, mut last) = (Vec::new(), end - start);
+    let mut index = 0;
+    while start + index < end {
+        let at = start + index;
+        let node = nodes[index];
+        let mut reach =
+            |length: usize, price: u32, item: Item, state: usize, reps: [usize; REPS]| {
+                let to = &mut nodes[index + length];
+                if price < to.price {
+                    *to = Node { price, item, state, reps };
+                }
+            };
+        let literal = Item { distance: 0, length: raw[at].into() };
+        let state = match node.state {
+            0..4 => 0,
+            state @ 4..10 => state - 3,
+            state => state - 6,
+        };
+        let no_match = node.price + prices.is_match(node.state, at, 0);
+        reach(1, no_match + model.literal_price(raw, at), literal, state, node.reps);
+
+        let limit = MAX_MATCH.min(raw.len() - at);
+        let is_match = node.price + prices.is_match(node.state, at, 1);
+        let mut longest_rep = 0;
+        for (which, &distance) in node.reps.iter().enumerate() {
+            let length = match_length(raw, at, distance, limit);
+            longest_rep = longest_rep.max(length);
+            let mut reps = node.reps;
+            reps[..=which].rotate_right(1);
+            if which == 0 && length > 0 {
+                let state = if node.state < 7 { 9 } else { 11 };
+                reach(
+                    1,
+                    is_match + prices.short_rep(node.state),
+                    Item { distance, length: 1 },
+                    state,
+                    reps,
+                );
+            }
+            let state = if node.state < 7 { 8 } else { 11 };
+            let price = is_match + prices.rep(node.state, which);
+            for length in MIN_MATCH..=length {
+                reach(
+                    length,
+                    price + prices.length(1, length),
+                    Item { distance, length },
+                    state,
+                    reps,
+                );
+            }
+        }
+        finder.find(at, limit, &mut matches);
+        let state = if node.state < 7 { 7 } else { 10 };
+        let price = is_match + prices.new_distance(node.state);
+        let mut from = MIN_MATCH;
+        for &Item { distance, length: longest } in &matches {
+            let reps = [distance, node.reps[0], node.reps[1], node.reps[2]];
+            for length in from..=longest {
+                let price = price + prices.length(0, length) + prices.distance(length, distance);
+                reach(length, price, Item { distance, length }, state, reps);
+            }
+            from = longest + 1;
+        }
+        let longest = matches.last().map_or(0, |found| found.length).max(longest_rep);
+        if longest >= NICE_LENGTH {
+            last = index + longest;
+            break;
+        }
+        index += 1;
+    }
+    finder.skip_to(start + last);
+    let mut path = Vec::new();
+    let mut at = last;
+    while at > 0 {
+        let item = nodes[at].item;
+        path.push(item);
+        at -= if item.distance == 0 { 1 } else { item.length };
+    }
+    path.reverse();
+    path
+}
+
+/// How far `raw` at `at` is what it was `distance` bytes before, up to `limit`.
+fn match_length(raw: &[u8], at: usize, distance: usize, limit: usize) -> usize {
+    let Some(from) = at.checked_sub(distance) else { return 0 };
+    common(&raw[at..at + limit], &raw[from..from + limit])
+}
+
+/// How many bytes, from the first on, two slices have in common.
+pub fn common(one: &[u8], other: &[u8]) -> usize {
+    let (words, others) = (one.chunks_exact(8), other.chunks_exact(8));
+    let mut length = 0;
+    for (a, b) in words.zip(others) {
+        // Cannot fail: chunks of eight.
+        let differ =
+            u64::from_le_bytes(a.try_into().unwrap()) ^ u64::from_le_bytes(b.try_into().unwrap());
+        if differ != 0 {
+            return length + (differ.trailing_zeros() / 8) as usize;
+        }
+        length += 8;
+    }
+    length + one[length..].iter().zip(&other[length..]).take_while(|(a, b)| a == b).count()
+}
+
+/// Chains of the positions whose next bytes have the same hash: of three bytes, and of five.
+struct Finder<'a> {
+    raw: &'a [u8],
+    heads: [Vec<u32>; 2],
+    chains: [Vec<u32>; 2],
+    /// Positions before this are in the chains.
+    indexed: usize,
+}
+
+/// No position.
+const NONE: u32 = u32::MAX;
+
+impl<'a> Finder<'a> {
+    fn new(raw: &'a [u8]) -> Self {
+        let (heads, chain) = (vec![NONE; 1 << HASH_BITS], vec![NONE; raw.len()]);
+        Finder { raw, heads: [heads.clone(), heads], chains: [chain.clone(), chain], indexed: 0 }
+    }
+
+    fn hash(&self, which: usize, at: usize) -> Option<usize> {
+        let length = [3, 5][which];
+        let bytes = self.raw.get(at..at + length)?;
+        let value = bytes.iter().fold(0_u64, |value, &byte| value << 8 | u64::from(byte));
+        Some((value.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - HASH_BITS)) as usize)
+    }
+
+    fn skip_to(&mut self, end: usize) {
+        while self.indexed < end {
+            let at = self.indexed;
+            for which in 0..2 {
+                if let Some(hash) = self.hash(which, at) {
+                    self.chains[which][at] = self.heads[which][hash];
+                    self.heads[which][hash] = at as u32;
+                }
+            }
+            self.indexed += 1;
+        }
+    }
+
+    /// The matches at `at`, each longer than the one before and the nearest of its length.
+    fn find(&mut self, at: usize, limit: usize, matches: &mut Vec<Item>) {
+        self.skip_to(at);
+        matches.clear();
+        let mut longest = MIN_MATCH - 1;
+        for (which, most) in [(0, 8), (1, MAX_CHAIN)] {
+            let Some(hash) = self.hash(which, at) else { continue };
+            let mut candidate = self.heads[which][hash];
+            for _ in 0..most {
+                if candidate == NONE || longest >= limit {
+                    break;
+                }
+                let from = candidate as usize;
+                // A longer match has to have the byte behind the longest one.
+                if self.raw[from + longest.min(limit - 1)] == self.raw[at + longest.min(limit - 1)]
+                {
+                    let length = match_length(self.raw, at, at - from, limit);
+                    if length > longest {
+                        longest = length;
+                        matches.push(Item { distance: at - from, length });
+                    }
+                }
+                candidate = self.chains[which][from];
+            }
+        }
+    }
+}

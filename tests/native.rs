@@ -1,0 +1,385 @@
+//! The native delta from outside: on random pairs of tars, on executables whose parts have moved, and damaged.
+
+use vaquita::delta::ReadAt;
+use vaquita::delta::native::{Index, apply, make};
+use vaquita::error::Result;
+
+/// A reproducible source of numbers (SplitMix64).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit as u64) as usize
+    }
+
+    /// Text, or noise.
+    fn content(&mut self, bytes: usize) -> Vec<u8> {
+        let letters = if self.below(2) == 0 { 20 } else { 256 };
+        (0..bytes).map(|_| (self.below(letters) as u8).wrapping_add(b'a')).collect()
+    }
+}
+
+/// A member of a tar.
+#[derive(Clone)]
+struct Member {
+    name: String,
+    kind: tar::EntryType,
+    link: String,
+    content: Vec<u8>,
+    mode: u32,
+    mtime: u64,
+    attribute: Option<String>,
+}
+
+fn tar_of(members: &[Member]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for member in members {
+        if let Some(value) = &member.attribute {
+            builder.append_pax_extensions([("SCHILY.xattr.user.test", value.as_bytes())]).unwrap();
+        }
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(member.kind);
+        header.set_mode(member.mode);
+        header.set_mtime(member.mtime);
+        header.set_size(member.content.len() as u64);
+        if member.link.is_empty() {
+            builder.append_data(&mut header, &member.name, &member.content[..]).unwrap();
+        } else {
+            builder.append_link(&mut header, &member.name, &member.link).unwrap();
+        }
+    }
+    builder.into_inner().unwrap()
+}
+
+fn some_members(random: &mut Random) -> Vec<Member> {
+    let count = random.below(30);
+    let member = |number: usize, random: &mut Random| {
+        let kind = match random.below(8) {
+            0 => tar::EntryType::Directory,
+            1 => tar::EntryType::Symlink,
+            2 => tar::EntryType::Link,
+            _ => tar::EntryType::Regular,
+        };
+        let is_link = matches!(kind, tar::EntryType::Symlink | tar::EntryType::Link);
+        let bytes = if kind == tar::EntryType::Regular {
+            [0, 10, 700, 5000, 60_000][random.below(5)]
+        } else {
+            0
+        };
+        let long = if random.below(10) == 0 { "long/".repeat(30) } else { String::new() };
+        Member {
+            name: format!("dir{}/{long}file-{number}", random.below(4)),
+            kind,
+            link: if is_link { format!("dir1/file-{}", random.below(30)) } else { String::new() },
+            content: random.content(bytes),
+            mode: [0o644, 0o755, 0o4755][random.below(3)],
+            mtime: 1_700_000_000 + random.below(1000) as u64,
+            attribute: (random.below(10) == 0).then(|| format!("value {}", random.below(100))),
+        }
+    };
+    (0..count).map(|number| member(number, random)).collect()
+}
+
+/// What may become of an image: edits, moves, renames, new times, whiteouts, members that come and go.
+fn changed(members: &[Member], random: &mut Random) -> Vec<Member> {
+    let mut members = members.to_vec();
+    if random.below(4) == 0 {
+        members.iter_mut().for_each(|member| member.mtime = 1_800_000_000 + random.below(5) as u64);
+    }
+    for _ in 0..random.below(12) {
+        if members.is_empty() {
+            members = some_members(random);
+            continue;
+        }
+        let at = random.below(members.len());
+        let length = members[at].content.len();
+        match random.below(9) {
+            0 => drop(members.remove(at)),
+            1 => members[at].name.push_str("-2"),
+            2 => {
+                let member = members.remove(at);
+                let to = random.below(members.len() + 1);
+                members.insert(to, member);
+            }
+            3 if length > 0 => {
+                for _ in 0..20 {
+                    let place = random.below(length);
+                    members[at].content[place] ^= 1 << random.below(8);
+                }
+            }
+            4 if length > 0 => {
+                let (from, to) = (random.below(length), random.below(length));
+                let part = members[at].content[from.min(to)..from.max(to)].to_vec();
+                let place = random.below(length);
+                members[at].content.splice(place..place, part);
+            }
+            5 if length > 0 => {
+                let fresh = random.content(300);
+                let place = random.below(length);
+                members[at].content.splice(place..place, fresh);
+            }
+            6 => members[at].mode ^= 0o111,
+            7 => {
+                let mut member = members[at].clone();
+                (member.name, member.kind) =
+                    (format!("dir1/.wh.gone-{}", random.below(9)), tar::EntryType::Regular);
+                (member.link, member.content) = (String::new(), Vec::new());
+                members.insert(at, member);
+            }
+            _ => {
+                let mut fresh = some_members(random);
+                members.append(&mut fresh);
+            }
+        }
+    }
+    members
+}
+
+fn delta_of(basis: &[u8], target: &[u8]) -> Vec<u8> {
+    let (mut basis, mut target) = (basis, target);
+    let index = Index::of(&mut basis).unwrap();
+    let mut delta = Vec::new();
+    make(&index, &mut basis, &mut target, &mut delta).unwrap();
+    delta
+}
+
+fn applied(delta: &[u8], basis: &[u8]) -> Result<Vec<u8>> {
+    let (mut delta, mut basis, mut target) = (delta, basis, Vec::new());
+    apply(&mut delta, &mut basis, &mut target)?;
+    assert!(delta.is_empty(), "the whole delta is read");
+    Ok(target)
+}
+
+#[test]
+fn random_pairs_come_back() {
+    for seed in 0..60 {
+        let random = &mut Random(seed);
+        let lower = some_members(random);
+        let upper = some_members(random);
+        let basis = [tar_of(&lower), tar_of(&upper)].concat();
+        let target = match random.below(10) {
+            0 => Vec::new(),
+            1 => random.content(3000),
+            2 => tar_of(&upper),
+            _ => tar_of(&changed(if random.below(3) == 0 { &lower } else { &upper }, random)),
+        };
+        let delta = delta_of(&basis, &target);
+        assert!(applied(&delta, &basis).unwrap() == target, "seed {seed}");
+        assert!(
+            delta.len() <= target.len() + 64,
+            "seed {seed}: {} bytes for {}",
+            delta.len(),
+            target.len()
+        );
+    }
+}
+
+#[test]
+fn what_is_here_costs_nothing() {
+    let random = &mut Random(1);
+    let mut members = Vec::new();
+    while members.len() < 200 {
+        members.append(&mut some_members(random));
+    }
+    let basis = tar_of(&members);
+    let delta = delta_of(&basis, &basis);
+    assert!(delta.len() < 200, "{}", delta.len());
+    // New times, and everything renamed as a new version would be.
+    for member in &mut members {
+        member.mtime = 1_900_000_000;
+        member.name = format!("v2/{}", member.name);
+    }
+    let delta = delta_of(&basis, &tar_of(&members));
+    assert!(delta.len() < 2000, "{}", delta.len());
+}
+
+#[test]
+fn every_flipped_byte_is_noticed_or_harmless() {
+    let random = &mut Random(5);
+    let small = |mut members: Vec<Member>| {
+        members.truncate(12);
+        members.iter_mut().for_each(|member| member.content.truncate(400));
+        members
+    };
+    let members = small(some_members(random));
+    let basis = tar_of(&members);
+    let target = tar_of(&small(changed(&members, random)));
+    let delta = delta_of(&basis, &target);
+    assert!(delta.len() > 150, "{}: too little to damage", delta.len());
+    for at in 0..delta.len() {
+        for flip in [1, 0xff] {
+            let mut damaged = delta.clone();
+            damaged[at] ^= flip;
+            // Another result is found out by its digest; what matters here is that nothing panics or runs away.
+            if let Ok(made) = applied(&damaged, &basis) {
+                assert_eq!(made.len(), target.len());
+            }
+        }
+        assert!(applied(&delta[..at], &basis).is_err(), "cut at {at}");
+    }
+    let error = applied(&delta, &basis[512..]).unwrap_err();
+    assert!(error.to_string().contains("delta is for a basis of"), "{error}");
+    assert!(
+        applied(b"vqdelta2", &basis)
+            .unwrap_err()
+            .to_string()
+            .contains("no delta of a version that is known")
+    );
+}
+
+#[test]
+fn a_basis_that_fails_is_an_error() {
+    struct Failing(u64);
+    impl ReadAt for Failing {
+        fn read_at(&mut self, _: u64, _: &mut [u8]) -> std::io::Result<usize> {
+            Err(std::io::Error::other("bad sector"))
+        }
+        fn size_bytes(&self) -> u64 {
+            self.0
+        }
+    }
+    let basis = tar_of(&some_members(&mut Random(9)));
+    let delta = delta_of(&basis, &basis);
+    let error =
+        apply(&mut &delta[..], &mut Failing(basis.len() as u64), &mut std::io::sink()).unwrap_err();
+    assert!(error.to_string().contains("bad sector"), "{error}");
+}
+
+/// An instruction set: ELF's number, and how a call at `place` to `target` is written.
+struct Machine {
+    number: u16,
+    call: fn(place: u64, target: u64) -> Vec<u8>,
+    unit: usize,
+}
+
+const MACHINES: [Machine; 3] = [
+    Machine {
+        number: 62,
+        unit: 1,
+        call: |place, target| {
+            [&[0xe8][..], &(target.wrapping_sub(place + 5) as u32).to_le_bytes()].concat()
+        },
+    },
+    Machine {
+        number: 183,
+        unit: 4,
+        call: |place, target| {
+            (0x9400_0000_u32 | (target.wrapping_sub(place) >> 2) as u32 & 0x03ff_ffff)
+                .to_le_bytes()
+                .to_vec()
+        },
+    },
+    Machine {
+        number: 40,
+        unit: 4,
+        call: |place, target| {
+            (0xeb00_0000_u32 | (target.wrapping_sub(place + 8) >> 2) as u32 & 0x00ff_ffff)
+                .to_le_bytes()
+                .to_vec()
+        },
+    },
+];
+
+/// A 64-bit executable (also where the machine has none) of `count` functions that call each other, with a table of their addresses.
+/// `grown` bytes are put into the function at a third.
+fn executable(machine: &Machine, count: usize, grown: usize) -> Vec<u8> {
+    let random = &mut Random(77);
+    let calls: Vec<Vec<usize>> =
+        (0..count).map(|_| (0..6).map(|_| random.below(count)).collect()).collect();
+    let bodies: Vec<Vec<u8>> =
+        (0..count).map(|_| (0..40).map(|_| random.next() as u8 & 0x3f | 0x10).collect()).collect();
+    let (code_at, table_at) = (0x1000_u64, 0x80_0000_u64);
+    let function_bytes = |number: usize| 6 * (40 + 8) + if number == count / 3 { grown } else { 0 };
+    let mut starts = vec![code_at];
+    for number in 0..count {
+        starts.push(
+            starts[number]
+                + function_bytes(number) as u64 / machine.unit as u64 * machine.unit as u64,
+        );
+    }
+    let mut code = Vec::new();
+    for number in 0..count {
+        for &callee in &calls[number] {
+            code.extend_from_slice(&bodies[number]);
+            let place = code_at + code.len() as u64;
+            let call = (machine.call)(place, starts[callee]);
+            code.extend_from_slice(&call);
+            code.resize(code.len() + 8 - call.len(), 0x90);
+        }
+        code.resize((starts[number + 1] - code_at) as usize, 0x12);
+    }
+    let table: Vec<u8> = starts.iter().flat_map(|start| start.to_le_bytes()).collect();
+    let mut file = vec![0; 64 + 2 * 56];
+    file[..6].copy_from_slice(b"\x7fELF\x02\x01");
+    file[18..20].copy_from_slice(&machine.number.to_le_bytes());
+    file[32..40].copy_from_slice(&64_u64.to_le_bytes());
+    file[54..56].copy_from_slice(&56_u16.to_le_bytes());
+    file[56..58].copy_from_slice(&2_u16.to_le_bytes());
+    let table_offset = 0x1000 + code.len().next_multiple_of(4096);
+    for (index, (flags, offset, address, bytes)) in
+        [(5_u32, 0x1000_u64, code_at, code.len()), (6, table_offset as u64, table_at, table.len())]
+            .into_iter()
+            .enumerate()
+    {
+        let at = 64 + index * 56;
+        file[at..at + 4].copy_from_slice(&1_u32.to_le_bytes());
+        file[at + 4..at + 8].copy_from_slice(&flags.to_le_bytes());
+        file[at + 8..at + 16].copy_from_slice(&offset.to_le_bytes());
+        file[at + 16..at + 24].copy_from_slice(&address.to_le_bytes());
+        file[at + 32..at + 40].copy_from_slice(&(bytes as u64).to_le_bytes());
+        file[at + 40..at + 48].copy_from_slice(&(bytes as u64).to_le_bytes());
+    }
+    file.resize(0x1000, 0);
+    file.extend(code);
+    file.resize(table_offset, 0);
+    file.extend(table);
+    file
+}
+
+#[test]
+fn moved_code_costs_next_to_nothing() {
+    for machine in &MACHINES {
+        let image = |grown: usize| {
+            let content = executable(machine, 2000, grown);
+            let member = Member {
+                name: "bin/program".into(),
+                kind: tar::EntryType::Regular,
+                link: String::new(),
+                content,
+                mode: 0o755,
+                mtime: 0,
+                attribute: None,
+            };
+            tar_of(&[member])
+        };
+        let (basis, target) = (image(0), image(64));
+        let delta = delta_of(&basis, &target);
+        assert!(applied(&delta, &basis).unwrap() == target);
+        // 12,000 calls and 2,000 addresses, of which most have changed.
+        assert!(delta.len() < 600, "machine {}: {} bytes", machine.number, delta.len());
+    }
+}
+
+/// A few bytes can ask for the basis any number of times: what comes of it is held against what the delta says that it makes.
+#[test]
+fn a_delta_makes_no_more_than_it_says() {
+    let basis = tar_of(&some_members(&mut Random(2)));
+    let delta = delta_of(&basis, &basis);
+    // The second of the two lengths, which are equal, is replaced.
+    let length_bytes = basis.len().ilog2() as usize / 7 + 1;
+    let (before, after) = (8 + length_bytes, 8 + 2 * length_bytes);
+    for (length, why) in
+        [(&[1][..], "makes more than it says"), (&[0xff, 0xff, 0xff, 1], "lacks the last")]
+    {
+        let damaged = [&delta[..before], length, &delta[after..]].concat();
+        let error = applied(&damaged, &basis).unwrap_err();
+        assert!(error.to_string().contains(why), "{error}");
+    }
+}
