@@ -120,7 +120,8 @@ class Lane:
     def row_of(self, seed, number, boot):
         cut, step = boot.cut, boot.step
         return {"machine": self.options.machine, "file_system": self.options.file_system, "seed": seed, "cut": number,
-                "piece": self.disk.piece_bytes, "engine": self.machine.engine, "kind": cut.kind, "after": round(cut.after, 3), "keep": cut.keep, "unsafe": boot.pieces[0],
+                "piece": self.disk.piece_bytes, "engine": self.machine.engine, "kind": cut.kind, "after": round(cut.after, 3),
+                "keep": cut.keep, "unsafe": boot.pieces[0],
                 "survived": boot.pieces[1], "changes": boot.changes, "flushes": boot.flushes, "steps": max(0, boot.number + (step is None)),
                 "during": " ".join(filter(None, (step.verb, step.tag))) if step else ""}
 

@@ -4,16 +4,14 @@ use std::io::Write;
 
 use super::column::{Column, Columns, FRAME_BYTES, OPERATION_BYTES, put_number};
 use super::entries::{Entry, Index, entries, read_exact};
-use super::header::{Block, Context};
+use super::header::{self, Block};
 use super::matches::{self, Step, Weights};
 use super::peers::peers;
 use super::references::{self, ALL, CHUNK_BYTES, CODE, JUMPS, Layout, Moves, POINTERS, Prediction};
 use super::suffixes::suffixes;
 use super::{BLOCK_BYTES, MAGIC, MAX_PREDICTED_STEPS, content, flag, padding};
 use crate::delta::ReadAt;
-use crate::error::{self, Context as _};
-
-type Result<T> = error::Result<T>;
+use crate::error::{Context, Result};
 
 /// Longer files are not matched with others: the memory for it is 10 times as much.
 const MAX_MATCHED_BYTES: u64 = 256 << 20;
@@ -60,7 +58,7 @@ struct Maker<'a> {
 /// What begins anew with each frame.
 struct FrameState {
     columns: Columns,
-    headers: Context,
+    headers: header::Context,
     previous: Block,
     /// Where the next peer is expected.
     next: u64,
@@ -73,7 +71,7 @@ impl FrameState {
     fn new() -> FrameState {
         FrameState {
             columns: Columns::default(),
-            headers: Context::new(),
+            headers: header::Context::new(),
             previous: [0; BLOCK_BYTES],
             next: 0,
             equal: 0,
@@ -160,41 +158,40 @@ impl Maker<'_> {
             read_exact(target, entry.content() + entry.bytes, &mut bytes)?;
             bytes.iter().all(|&byte| byte == 0)
         };
-        let fits =
-            has_zero_padding && entry.bytes == super::header::size(&block).unwrap_or(u64::MAX);
+        let fits = has_zero_padding && entry.bytes == header::size(&block).unwrap_or(u64::MAX);
         if entry.bytes == 0 && fits {
-            self.header(content::NONE, &block, other)?;
+            self.header(content::NONE, &block, other);
             return self.end_operation();
         }
         if !fits {
-            self.header(content::NONE | flag::GOES_ON, &block, other)?;
+            self.header(content::NONE | flag::GOES_ON, &block, other);
             self.end_operation()?;
             return self.runs(target, entry.content(), entry.end());
         }
         match peer {
             Some(peer) if peer.hash == entry.hash && peer.bytes == entry.bytes => {
-                self.header(content::PEER, &block, other)?;
+                self.header(content::PEER, &block, other);
                 self.end_operation()
             }
             Some(peer) if peer.bytes > 0 && peer.bytes.max(entry.bytes) <= MAX_MATCHED_BYTES => {
                 self.patched(basis, target, entry, &block, peer, other)
             }
             _ if entry.bytes <= RUN_BYTES => {
-                self.header(content::NEW, &block, other)?;
+                self.header(content::NEW, &block, other);
                 let mut bytes = vec![0; entry.bytes as usize];
                 read_exact(target, entry.content(), &mut bytes)?;
                 self.frame.columns.extend(Column::Literals, &bytes);
                 self.end_operation()
             }
             _ => {
-                self.header(content::NONE | flag::GOES_ON, &block, other)?;
+                self.header(content::NONE | flag::GOES_ON, &block, other);
                 self.runs(target, entry.content(), entry.end())
             }
         }
     }
 
     /// Begins an operation with a header; `flags` are those that say nothing of the header.
-    fn header(&mut self, flags: u8, block: &Block, peer: Option<(&Entry, Block)>) -> Result<()> {
+    fn header(&mut self, flags: u8, block: &Block, peer: Option<(&Entry, Block)>) {
         let frame = &mut self.frame;
         let mut flags = flags | flag::HAS_HEADER;
         let other = match peer {
@@ -218,7 +215,6 @@ impl Maker<'_> {
         }
         frame.columns.byte(Column::Ops, flags);
         frame.previous = *block;
-        Ok(())
     }
 
     /// A file that is like its peer.
@@ -237,21 +233,21 @@ impl Maker<'_> {
         let pair = Pair::of(&old, &new);
         let groups = pair.groups();
         if let [steps] = &groups[..] {
-            let patch = pair.patch(steps, 0);
-            self.header(content::PATCH | patch.flags(), block, other)?;
-            self.patch(&pair, &patch, steps, 0);
+            let prediction = pair.prediction(steps, 0);
+            self.header(content::PATCH | flags_of(&prediction), block, other);
+            self.patch(&pair, prediction.as_ref(), steps, 0);
             return self.end_operation();
         }
-        self.header(content::NONE | flag::GOES_ON, block, other)?;
+        self.header(content::NONE | flag::GOES_ON, block, other);
         let mut at = 0;
         for steps in groups {
-            let patch = pair.patch(&steps, at);
+            let prediction = pair.prediction(&steps, at);
             let bytes: usize = steps.iter().map(|step| step.copy + step.extra).sum();
             let columns = &mut self.frame.columns;
-            columns.byte(Column::Ops, content::PATCH | flag::PEER_GIVEN | patch.flags());
+            columns.byte(Column::Ops, content::PATCH | flag::PEER_GIVEN | flags_of(&prediction));
             columns.signed(Column::Peers, peer.content().wrapping_sub(self.frame.next) as i64);
             columns.number(Column::Counts, bytes as u64);
-            self.patch(&pair, &patch, &steps, at);
+            self.patch(&pair, prediction.as_ref(), &steps, at);
             at += bytes;
             self.end_operation()?;
         }
@@ -259,10 +255,16 @@ impl Maker<'_> {
     }
 
     /// Writes the steps that make the part of the new file from `start` on.
-    fn patch(&mut self, pair: &Pair, patch: &Patch, steps: &[Step], start: usize) {
+    fn patch(
+        &mut self,
+        pair: &Pair,
+        prediction: Option<&Prediction>,
+        steps: &[Step],
+        start: usize,
+    ) {
         let frame = &mut self.frame;
         frame.columns.number(Column::Counts, steps.len() as u64);
-        if let Some(prediction) = &patch.prediction {
+        if let Some(prediction) = prediction {
             frame.columns.number(Column::Counts, prediction.kinds);
             frame.columns.number(Column::Counts, start as u64);
             prediction.new.write(&mut frame.columns);
@@ -274,7 +276,7 @@ impl Maker<'_> {
             frame.columns.signed(Column::Seeks, step.from as i64 - from as i64);
             from = step.from + step.copy;
         }
-        pair.walk(steps, start, patch.prediction.as_ref(), &mut |copied, wanted, extra| {
+        pair.walk(steps, start, prediction, &mut |copied, wanted, extra| {
             frame.difference(copied, wanted);
             frame.columns.extend(Column::Literals, extra);
         });
@@ -289,15 +291,8 @@ struct Pair<'a> {
     steps: Vec<Step>,
 }
 
-/// How a part of it is made.
-struct Patch {
-    prediction: Option<Prediction>,
-}
-
-impl Patch {
-    fn flags(&self) -> u8 {
-        if self.prediction.is_some() { flag::PREDICTED } else { 0 }
-    }
+fn flags_of(prediction: &Option<Prediction>) -> u8 {
+    if prediction.is_some() { flag::PREDICTED } else { 0 }
 }
 
 impl<'a> Pair<'a> {
@@ -342,11 +337,8 @@ impl<'a> Pair<'a> {
     }
 
     /// The cheapest prediction for steps that make the new file from `start` on.
-    fn patch(&self, steps: &[Step], start: usize) -> Patch {
-        let Some((old, new)) = self.layouts.as_ref().filter(|_| steps.len() <= MAX_PREDICTED_STEPS)
-        else {
-            return Patch { prediction: None };
-        };
+    fn prediction(&self, steps: &[Step], start: usize) -> Option<Prediction> {
+        let (old, new) = self.layouts.as_ref().filter(|_| steps.len() <= MAX_PREDICTED_STEPS)?;
         let moves = || {
             let mut at = start as u64;
             let copies = steps.iter().map(|step| {
@@ -371,7 +363,7 @@ impl<'a> Pair<'a> {
             (cost, prediction)
         });
         let best = candidates.min_by_key(|(cost, _)| *cost);
-        Patch { prediction: best.and_then(|(_, prediction)| prediction) }
+        best.and_then(|(_, prediction)| prediction)
     }
 
     /// Goes through the steps as the reader of the delta does: for each chunk what was copied, what is wanted, and the new bytes

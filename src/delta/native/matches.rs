@@ -1,6 +1,6 @@
 //! What of a file can be copied from another: bsdiff's search (Percival: "Matching with mismatches and assorted applications").
 
-use super::parse::common;
+use super::common;
 
 /// A part of the new file: `copy` bytes like those at `from` in the old one, and `extra` new bytes behind them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ pub fn steps(old: &[u8], new: &[u8], suffixes: &[u32], weights: Weights) -> Vec<
             back -= split;
         }
         steps.push(Step { from: last_from, copy: forward, extra: scan - back - last - forward });
-        (last, last_from) = (scan - back, from - back.min(from));
+        (last, last_from) = (scan - back, from - back);
     }
     steps
 }

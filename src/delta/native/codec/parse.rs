@@ -3,7 +3,10 @@
 //! Positions are indexed by the hash of their next bytes, in chains; at each position the longest matches of growing
 //! length are weighed against literals and the remembered distances, as LZMA's encoder does it.
 
-use super::codec::{MAX_MATCH, MIN_MATCH, Model, REPS};
+use super::model::{Model, after};
+use super::prices::Prices;
+use super::{MAX_MATCH, MIN_MATCH, REPS};
+use crate::delta::native::common;
 
 /// A literal (`distance` 0, the byte in `length`) or a match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +59,7 @@ fn stretch(raw: &[u8], start: usize, model: &Model, finder: &mut Finder) -> Vec<
     let unreached = Node { price: u32::MAX, item: Item::ANY, state: 0, reps: [1; REPS] };
     let mut nodes = vec![unreached; end - start + MAX_MATCH + 1];
     nodes[0] = Node { price: 0, state: model.state, reps: model.reps, ..unreached };
-    let prices = model.prices();
+    let prices = Prices::new(model);
     let (mut matches, mut last) = (Vec::new(), end - start);
     let mut index = 0;
     while start + index < end {
@@ -70,13 +73,9 @@ fn stretch(raw: &[u8], start: usize, model: &Model, finder: &mut Finder) -> Vec<
                 }
             };
         let literal = Item { distance: 0, length: raw[at].into() };
-        let state = match node.state {
-            0..4 => 0,
-            state @ 4..10 => state - 3,
-            state => state - 6,
-        };
         let no_match = node.price + prices.is_match(node.state, at, 0);
-        reach(1, no_match + model.literal_price(raw, at), literal, state, node.reps);
+        let price = no_match + model.literals.price(raw, at, model.place());
+        reach(1, price, literal, after::literal(node.state), node.reps);
 
         let limit = MAX_MATCH.min(raw.len() - at);
         let is_match = node.price + prices.is_match(node.state, at, 1);
@@ -87,16 +86,10 @@ fn stretch(raw: &[u8], start: usize, model: &Model, finder: &mut Finder) -> Vec<
             let mut reps = node.reps;
             reps[..=which].rotate_right(1);
             if which == 0 && length > 0 {
-                let state = if node.state < 7 { 9 } else { 11 };
-                reach(
-                    1,
-                    is_match + prices.short_rep(node.state),
-                    Item { distance, length: 1 },
-                    state,
-                    reps,
-                );
+                let price = is_match + prices.short_rep(node.state);
+                reach(1, price, Item { distance, length: 1 }, after::short_rep(node.state), reps);
             }
-            let state = if node.state < 7 { 8 } else { 11 };
+            let state = after::rep(node.state);
             let price = is_match + prices.rep(node.state, which);
             for length in MIN_MATCH..=length {
                 reach(
@@ -109,7 +102,7 @@ fn stretch(raw: &[u8], start: usize, model: &Model, finder: &mut Finder) -> Vec<
             }
         }
         finder.find(at, limit, &mut matches);
-        let state = if node.state < 7 { 7 } else { 10 };
+        let state = after::new_distance(node.state);
         let price = is_match + prices.new_distance(node.state);
         let mut from = MIN_MATCH;
         for &Item { distance, length: longest } in &matches {
@@ -143,22 +136,6 @@ fn stretch(raw: &[u8], start: usize, model: &Model, finder: &mut Finder) -> Vec<
 fn match_length(raw: &[u8], at: usize, distance: usize, limit: usize) -> usize {
     let Some(from) = at.checked_sub(distance) else { return 0 };
     common(&raw[at..at + limit], &raw[from..from + limit])
-}
-
-/// How many bytes, from the first on, two slices have in common.
-pub fn common(one: &[u8], other: &[u8]) -> usize {
-    let (words, others) = (one.chunks_exact(8), other.chunks_exact(8));
-    let mut length = 0;
-    for (a, b) in words.zip(others) {
-        // Cannot fail: chunks of eight.
-        let differ =
-            u64::from_le_bytes(a.try_into().unwrap()) ^ u64::from_le_bytes(b.try_into().unwrap());
-        if differ != 0 {
-            return length + (differ.trailing_zeros() / 8) as usize;
-        }
-        length += 8;
-    }
-    length + one[length..].iter().zip(&other[length..]).take_while(|(a, b)| a == b).count()
 }
 
 /// Chains of the positions whose next bytes have the same hash: of three bytes, and of five.

@@ -1,0 +1,126 @@
+//! The compressor of a delta's columns: LZ77 under a binary arithmetic coder, literals predicted by mixed contexts.
+//!
+//! What is left of an update once everything that is old has been taken out is small and hard, so its bytes are worth
+//! more processor time than a layer's: matches and their distances are coded as LZMA codes them, and each bit of a
+//! literal by a mixture of predictions, of contexts of the last zero to three bytes and of the byte that the last match
+//! would have gone on with (the logistic mixing of the PAQ family). Against `xz -9e` that was 0.4 to 4 % less on a program,
+//! scripts, texts and names, and 3 % more on the first 60 KB of that program.
+//!
+//! Encoder and decoder are the same code (`model`, `literals`): each decision goes through `Coder::bit` (`coder`), which
+//! writes it or reads it. The encoder adds the search for the cheapest items (`parse`, `prices`).
+//!
+//! # Format
+//!
+//! The raw length is known from outside; `Model::new(raw length)` and the decisions below define everything else.
+//!
+//! ```text
+//! stream   = 4 bytes, big-endian, that begin the code; then a byte each time that the first byte of the interval is settled
+//! item     = 0 literal                      until the raw length is reached
+//!          | 1 0 length distance            a match: copies from `distance` bytes back (LZMA's "match")
+//!          | 1 1 0 0                        one byte from the last distance ("shortrep")
+//!          | 1 1 0 1 length                 the last distance ("rep0")
+//!          | 1 1 1 0 length | 1 1 1 1 0 length | 1 1 1 1 1 length           the ones before ("rep1" to "rep3")
+//! length   = 0 3 bits | 1 0 3 bits | 1 1 8 bits                  2 to 9, 10 to 17, 18 to 273
+//! distance = slot (6 bits, by length), footer bits               the logarithm and the rest, as in LZMA
+//! ```
+
+mod coder;
+mod literals;
+mod model;
+mod parse;
+mod prices;
+
+use coder::Coder;
+use model::Model;
+use parse::Item;
+
+/// The longest match.
+pub const MAX_MATCH: usize = 273;
+/// The shortest.
+pub const MIN_MATCH: usize = 2;
+/// How many distances are remembered.
+pub const REPS: usize = 4;
+
+/// Compresses a column.
+pub fn encode(raw: &[u8]) -> Vec<u8> {
+    let mut coder = Coder::Encode { low: 0, high: u32::MAX, out: Vec::new() };
+    let mut model = Model::new(raw.len());
+    parse::items(raw, &mut model, &mut |model, at, item| model.item(&mut coder, raw, at, item));
+    coder.finish()
+}
+
+/// The `length` bytes that `packed` was made of. `None` if it cannot have been made by `encode`: a match
+/// that reaches before the start or past the end, or too few bytes. Wrong bytes are not noticed.
+pub fn decode(packed: &[u8], length: usize) -> Option<Vec<u8>> {
+    let (first, rest) = packed.split_first_chunk::<4>()?;
+    let mut coder =
+        Coder::Decode { low: 0, high: u32::MAX, code: u32::from_be_bytes(*first), rest, over: 0 };
+    let mut model = Model::new(length);
+    let mut raw = Vec::with_capacity(length);
+    while raw.len() < length {
+        let item = model.item(&mut coder, &raw, raw.len(), Item::ANY);
+        match item.distance {
+            0 => raw.push(item.length as u8),
+            distance => {
+                let start = raw.len().checked_sub(distance)?;
+                if item.length > length - raw.len() {
+                    return None;
+                }
+                for at in start..start + item.length {
+                    raw.push(raw[at]);
+                }
+            }
+        }
+        if coder.is_over() {
+            return None;
+        }
+    }
+    Some(raw)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(raw: &[u8]) -> usize {
+        let packed = encode(raw);
+        assert_eq!(decode(&packed, raw.len()).as_deref(), Some(raw));
+        packed.len()
+    }
+
+    #[test]
+    fn gives_back_what_it_packed() {
+        let text = include_bytes!("../references/scan.rs");
+        assert!(check(text) < text.len() / 3);
+        assert_eq!(check(b""), 4);
+        assert!(check(b"a") <= 6);
+        assert!(check(&[0; 200_000]) < 100);
+        let mut seed = 1_u32;
+        let mut random = || {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            seed >> 24
+        };
+        let noise: Vec<u8> = (0..30_000).map(|_| random() as u8).collect();
+        assert!(check(&noise) < 30_400);
+        let twice = [&noise[..], &noise].concat();
+        assert!(check(&twice) < 30_700);
+        let few: Vec<u8> = (0..30_000).map(|_| (random() % 3) as u8).collect();
+        assert!(check(&few) < 7_000);
+    }
+
+    #[test]
+    fn damage_is_an_end_not_a_panic() {
+        let raw: Vec<u8> = include_bytes!("../references/scan.rs")[..3000].to_vec();
+        let packed = encode(&raw);
+        for at in 0..packed.len() {
+            for flip in [1, 0x80] {
+                let mut damaged = packed.clone();
+                damaged[at] ^= flip;
+                let _ = decode(&damaged, raw.len());
+            }
+            let _ = decode(&packed[..at], raw.len());
+        }
+        assert_eq!(decode(&packed[..packed.len() / 2], raw.len()), None);
+        assert_eq!(decode(b"abc", 1), None);
+    }
+}
