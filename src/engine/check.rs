@@ -8,7 +8,7 @@ use super::{Engine, pipe};
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::layer::{self, Compared};
-use crate::oci::manifest::{Descriptor, Manifest};
+use crate::oci::manifest::{Descriptor, Manifest, OCI_CONFIG};
 use crate::reference::Reference;
 use crate::registry::Client;
 use crate::store::{Finding, Image, Remedy};
@@ -219,9 +219,7 @@ impl Engine {
         manifest: Option<&[u8]>,
     ) -> Result<()> {
         if !self.store.has_image(id) {
-            let media_type = "application/vnd.oci.image.config.v1+json".to_string();
-            let (digest, size) = (id.to_string(), 0);
-            let blob = Descriptor { media_type, digest, size, platform: None };
+            let blob = Descriptor::new(OCI_CONFIG, *id, 0);
             let config_bytes = client.small_blob(reference, &blob)?;
             self.store.restore_image(&config_bytes, manifest)?;
         }

@@ -283,12 +283,7 @@ impl Contents {
             tags.map(|tag| Reference::parse_name(tag)).collect::<Result<_>>()?;
         if let (Some(wanted), Some(found)) = (platform, config.platform()) {
             let name = names.first().map_or_else(|| image.config.clone(), Reference::familiar);
-            let found = Descriptor {
-                media_type: String::new(),
-                digest: String::new(),
-                size: 0,
-                platform: Some(found),
-            };
+            let found = Descriptor { platform: Some(found), ..Default::default() };
             wanted.choose(&[found], &name)?;
         }
         Ok(Prepared { config_bytes, diff_ids, delta: balena::find(&config)?, names })

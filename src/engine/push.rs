@@ -354,7 +354,7 @@ impl Plan {
 
     fn gzip_layer(&self, digest: Digest, size_bytes: u64) -> Descriptor {
         let media_type = if self.is_oci() { OCI_LAYER_GZIP } else { DOCKER_LAYER_GZIP };
-        descriptor(media_type, digest, size_bytes)
+        Descriptor::new(media_type, digest, size_bytes)
     }
 
     /// The manifest's type and document: the original one if that names just these blobs.
@@ -373,13 +373,8 @@ impl Plan {
                 return (manifest_type.into(), bytes.clone());
             }
         }
-        let config = descriptor(config_type, image.id, image.config_bytes.len() as u64);
+        let config = Descriptor::new(config_type, image.id, image.config_bytes.len() as u64);
         let document = manifest::write(manifest_type, &config, &layers);
         (manifest_type.into(), document.into_bytes())
     }
-}
-
-fn descriptor(media_type: &str, digest: Digest, size: u64) -> Descriptor {
-    let (media_type, digest) = (media_type.to_string(), digest.to_string());
-    Descriptor { media_type, digest, size, platform: None }
 }

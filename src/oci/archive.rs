@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use miniserde::{Deserialize, Serialize};
 
-use super::manifest::{DOCKER_LIST, Descriptor, Document, MAX_INDEX_ENTRIES, Manifest, OCI_INDEX};
+use super::manifest::{DOCKER_LIST, Descriptor, Document, Manifest, OCI_INDEX, parse_index};
 use super::platform::Platform;
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
@@ -27,6 +27,7 @@ pub const MANIFEST: &str = "manifest.json";
 const MAX_IMAGES: usize = 500;
 /// See `MANIFEST`.
 pub const INDEX: &str = "index.json";
+const WHAT_INDEX: &str = "index.json of the archive";
 
 /// The annotation with a full name (containerd, images/annotations.go).
 pub const IMAGE_NAME: &str = "io.containerd.image.name";
@@ -47,34 +48,10 @@ pub struct ArchiveImage {
     pub layers: Vec<String>,
 }
 
-/// `index.json`, with what an index in a registry has no need of.
-#[derive(Deserialize)]
-struct ArchiveIndex {
-    manifests: Vec<ArchiveEntry>,
-}
-
-/// An image, or an index of one for several platforms, and its name.
-#[derive(Clone, Deserialize)]
-struct ArchiveEntry {
-    #[serde(rename = "mediaType")]
-    media_type: String,
-    digest: String,
-    size: u64,
-    annotations: Option<BTreeMap<String, String>>,
-    platform: Option<Platform>,
-}
-
-impl ArchiveEntry {
-    /// The name that it was saved by; a bare tag is none.
-    fn name(&self) -> Option<&str> {
-        let annotation = |key| self.annotations.as_ref()?.get(key).map(String::as_str);
-        annotation(IMAGE_NAME).or_else(|| annotation(REF_NAME).filter(|n| n.contains([':', '/'])))
-    }
-
-    fn descriptor(&self) -> Descriptor {
-        let ArchiveEntry { media_type, digest, size, platform, .. } = self.clone();
-        Descriptor { media_type, digest, size, platform }
-    }
+/// The name that an entry of `index.json` was saved by; a bare tag is none.
+fn name(entry: &Descriptor) -> Option<&str> {
+    let reference = || entry.annotation(REF_NAME).filter(|name| name.contains([':', '/']));
+    entry.annotation(IMAGE_NAME).or_else(reference)
 }
 
 /// Where an OCI layout has the blob of this digest.
@@ -133,9 +110,9 @@ impl Documents {
         platform: Option<&Platform>,
         machine: &Platform,
     ) -> Result<Vec<ArchiveImage>> {
-        let index = self.by_path.get(INDEX).map(|bytes| parse_index(bytes)).transpose()?;
-        let is_index =
-            |entry: &ArchiveEntry| [OCI_INDEX, DOCKER_LIST].contains(&&*entry.media_type);
+        let index = self.by_path.get(INDEX);
+        let index = index.map(|bytes| parse_index(bytes, WHAT_INDEX)).transpose()?;
+        let is_index = |entry: &Descriptor| [OCI_INDEX, DOCKER_LIST].contains(&&*entry.media_type);
         match (self.by_path.get(MANIFEST), index) {
             (Some(_), Some(index)) if platform.is_some() || index.iter().any(is_index) => {
                 self.images_of(&index, platform, machine)
@@ -162,25 +139,25 @@ impl Documents {
 
     fn images_of(
         &self,
-        index: &[ArchiveEntry],
+        index: &[Descriptor],
         platform: Option<&Platform>,
         machine: &Platform,
     ) -> Result<Vec<ArchiveImage>> {
         let mut images: Vec<ArchiveImage> = Vec::new();
         let mut done: Vec<Option<&str>> = Vec::new();
         for entry in index {
-            let name = entry.name();
+            let name = name(entry);
             // What goes by one name, or by none, and says its platforms is one image to choose from.
-            let is_choice = |e: &&ArchiveEntry| e.name() == name && e.platform.is_some();
+            let is_choice = |e: &&Descriptor| self::name(e) == name && e.platform.is_some();
             let alternatives: Vec<Descriptor> = match entry.platform {
                 Some(_) if done.contains(&name) => continue,
-                Some(_) => index.iter().filter(is_choice).map(ArchiveEntry::descriptor).collect(),
-                None => vec![entry.descriptor()],
+                Some(_) => index.iter().filter(is_choice).cloned().collect(),
+                None => vec![entry.clone()],
             };
             if entry.platform.is_some() {
                 done.push(name);
             }
-            let what = name.unwrap_or("index.json of the archive");
+            let what = name.unwrap_or(WHAT_INDEX);
             let manifest = self.choose(alternatives, platform, machine, what, MAX_INDEX_DEPTH)?;
             add_image(&mut images, archive_image(&manifest)?, name);
         }
@@ -220,17 +197,6 @@ impl Documents {
             Document::Index(inner) => self.choose(inner, platform, machine, what, depth_left - 1),
         }
     }
-}
-
-fn parse_index(bytes: &[u8]) -> Result<Vec<ArchiveEntry>> {
-    let ArchiveIndex { manifests } = json::parse(bytes, "index.json of the archive")?;
-    if manifests.len() > MAX_INDEX_ENTRIES {
-        let count = manifests.len();
-        let message =
-            format!("index.json of the archive: {count} entries, the limit is {MAX_INDEX_ENTRIES}");
-        return Err(Error::new(Kind::Invalid, message));
-    }
-    Ok(manifests)
 }
 
 fn archive_image(manifest: &Manifest) -> Result<ArchiveImage> {

@@ -1,6 +1,8 @@
 //! Manifests and image indexes, both Docker's (schema 2, list v2) and OCI's: the same fields under other media types.
 
-use miniserde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+use miniserde::Deserialize;
 
 use super::platform::Platform;
 use crate::digest::Digest;
@@ -30,7 +32,7 @@ pub const MAX_LAYERS: usize = 500;
 pub const MAX_INDEX_ENTRIES: usize = 10_000;
 
 /// Names a blob (OCI image spec, descriptor.md).
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[allow(missing_docs)] // the spec's field names say it
 pub struct Descriptor {
     #[serde(rename = "mediaType")]
@@ -38,9 +40,26 @@ pub struct Descriptor {
     pub digest: String,
     pub size: u64,
     pub platform: Option<Platform>,
+    #[serde(rename = "artifactType")]
+    pub artifact_type: Option<String>,
+    pub annotations: Option<Annotations>,
 }
 
+/// What is said of a blob or a manifest beside what it is (OCI image spec, annotations.md).
+pub type Annotations = BTreeMap<String, String>;
+
 impl Descriptor {
+    /// Of a blob of which nothing more is to be said.
+    pub fn new(media_type: &str, digest: Digest, size: u64) -> Descriptor {
+        let (media_type, digest) = (media_type.to_string(), digest.to_string());
+        Descriptor { media_type, digest, size, ..Default::default() }
+    }
+
+    /// The value of an annotation.
+    pub fn annotation(&self, key: &str) -> Option<&str> {
+        self.annotations.as_ref()?.get(key).map(String::as_str)
+    }
+
     /// The digest, checked.
     pub fn digest(&self) -> Result<Digest> {
         Digest::parse(&self.digest)
@@ -48,15 +67,18 @@ impl Descriptor {
 }
 
 /// A single-platform manifest.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[allow(missing_docs)]
 pub struct Manifest {
     #[serde(rename = "schemaVersion")]
     pub schema_version: u32,
     #[serde(rename = "mediaType")]
     pub media_type: Option<String>,
+    #[serde(rename = "artifactType")]
+    pub artifact_type: Option<String>,
     pub config: Descriptor,
     pub layers: Vec<Descriptor>,
+    pub subject: Option<Descriptor>,
 }
 
 /// The document of a manifest of `media_type`: the same bytes for the same blobs.
@@ -132,7 +154,8 @@ fn parse_manifest(bytes: &[u8], what: &str) -> Result<Manifest> {
     Ok(manifest)
 }
 
-fn parse_index(bytes: &[u8], what: &str) -> Result<Vec<Descriptor>> {
+/// Parses an index, whatever it says it is: that of a layout need not say.
+pub(super) fn parse_index(bytes: &[u8], what: &str) -> Result<Vec<Descriptor>> {
     let index: Index = json::parse(bytes, what)?;
     if index.manifests.len() > MAX_INDEX_ENTRIES {
         let count = index.manifests.len();
@@ -167,11 +190,8 @@ mod tests {
 
     #[test]
     fn writes_what_it_parses() {
-        let blob = |media_type: &str, bytes: &[u8]| Descriptor {
-            media_type: media_type.into(),
-            digest: Digest::of(bytes).to_string(),
-            size: bytes.len() as u64,
-            platform: None,
+        let blob = |media_type: &str, bytes: &[u8]| {
+            Descriptor::new(media_type, Digest::of(bytes), bytes.len() as u64)
         };
         let (config, layer) = (blob(OCI_CONFIG, b"{}"), blob("application/x.\"<>+zstd", b"layer"));
         let text = write(OCI_MANIFEST, &config, &[layer.clone(), config.clone()]);

@@ -121,10 +121,9 @@ mod tests {
 
     fn index(platforms: &[&str]) -> Vec<Descriptor> {
         let entry = |text: &&str| Descriptor {
-            media_type: String::new(),
             digest: text.to_string(),
-            size: 0,
             platform: Some(Platform::parse(text).unwrap()),
+            ..Default::default()
         };
         platforms.iter().map(entry).collect()
     }

@@ -138,12 +138,7 @@ pub fn manifest_answer(body: &[u8]) -> Vec<u8> {
 
 /// The descriptor of `bytes`.
 pub fn descriptor(bytes: &[u8]) -> Descriptor {
-    Descriptor {
-        media_type: "application/octet-stream".into(),
-        digest: Digest::of(bytes).to_string(),
-        size: bytes.len() as u64,
-        platform: None,
-    }
+    Descriptor::new("application/octet-stream", Digest::of(bytes), bytes.len() as u64)
 }
 
 /// A manifest without layers whose configuration is `config`.
