@@ -101,6 +101,11 @@ impl Reference {
         Reference { tag: None, digest: Some(digest), ..self.clone() }
     }
 
+    /// The same repository at one tag, without a digest.
+    pub fn tagged(&self, tag: &str) -> Reference {
+        Reference { tag: Some(tag.to_string()), digest: None, ..self.clone() }
+    }
+
     /// The same on another registry (`host[:port]`).
     pub fn on(&self, registry: &str) -> Reference {
         Reference { registry: registry.to_string(), ..self.clone() }

@@ -374,7 +374,7 @@ impl Plan {
             }
         }
         let config = Descriptor::new(config_type, image.id, image.config_bytes.len() as u64);
-        let document = manifest::write(manifest_type, &config, &layers);
+        let document = manifest::write(manifest_type, &config, &layers, "");
         (manifest_type.into(), document.into_bytes())
     }
 }

@@ -9,7 +9,10 @@ use std::collections::BTreeMap;
 
 use miniserde::{Deserialize, Serialize};
 
-use super::manifest::{DOCKER_LIST, Descriptor, Document, Manifest, OCI_INDEX, parse_index};
+use super::artifact::{Format, Offer};
+use super::manifest::{
+    DOCKER_LIST, Descriptor, Document, Manifest, OCI_INDEX, OCI_MANIFEST, parse_index,
+};
 use super::platform::Platform;
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
@@ -137,6 +140,22 @@ impl Documents {
         }
     }
 
+    /// The native deltas that the index lists, and what each offers.
+    pub fn deltas(&self) -> Result<Vec<(Offer, Manifest)>> {
+        let Some(index) = self.by_path.get(INDEX) else { return Ok(Vec::new()) };
+        let mut deltas = Vec::new();
+        for offer in parse_index(index, WHAT_INDEX)?.iter().filter_map(Offer::read) {
+            let path = blob_path(&offer.artifact);
+            let is_native = offer.format == Format::Native;
+            if let Some(bytes) = self.by_path.get(&path).filter(|_| is_native)
+                && let Document::Manifest(manifest) = Document::parse(bytes, OCI_MANIFEST, &path)?
+            {
+                deltas.push((offer, manifest));
+            }
+        }
+        Ok(deltas)
+    }
+
     fn images_of(
         &self,
         index: &[Descriptor],
@@ -145,7 +164,8 @@ impl Documents {
     ) -> Result<Vec<ArchiveImage>> {
         let mut images: Vec<ArchiveImage> = Vec::new();
         let mut done: Vec<Option<&str>> = Vec::new();
-        for entry in index {
+        // What is no image, but refers to one, is not chosen from.
+        for entry in index.iter().filter(|entry| entry.artifact_type.is_none()) {
             let name = name(entry);
             // What goes by one name, or by none, and says its platforms is one image to choose from.
             let is_choice = |e: &&Descriptor| self::name(e) == name && e.platform.is_some();
@@ -228,7 +248,6 @@ pub fn missing(path: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oci::manifest::OCI_MANIFEST;
 
     /// Documents of an archive under construction.
     struct Archive(Documents);

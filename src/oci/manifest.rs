@@ -48,6 +48,15 @@ pub struct Descriptor {
 /// What is said of a blob or a manifest beside what it is (OCI image spec, annotations.md).
 pub type Annotations = BTreeMap<String, String>;
 
+/// Annotations with these values.
+pub fn annotations(pairs: &[(&str, &str)]) -> Annotations {
+    let mut annotations = Annotations::new();
+    for (key, value) in pairs {
+        annotations.insert(key.to_string(), value.to_string());
+    }
+    annotations
+}
+
 impl Descriptor {
     /// Of a blob of which nothing more is to be said.
     pub fn new(media_type: &str, digest: Digest, size: u64) -> Descriptor {
@@ -81,21 +90,31 @@ pub struct Manifest {
     pub subject: Option<Descriptor>,
 }
 
-/// The document of a manifest of `media_type`: the same bytes for the same blobs.
-pub fn write(media_type: &str, config: &Descriptor, layers: &[Descriptor]) -> String {
+/// The document of a manifest of `media_type`: the same bytes for the same blobs. `more` is fields behind them, a comma
+/// before each.
+pub fn write(media_type: &str, config: &Descriptor, layers: &[Descriptor], more: &str) -> String {
     let layers: Vec<String> = layers.iter().map(write_descriptor).collect();
     format!(
-        r#"{{"schemaVersion":2,"mediaType":{},"config":{},"layers":[{}]}}"#,
+        r#"{{"schemaVersion":2,"mediaType":{},"config":{},"layers":[{}]{more}}}"#,
         json::quote_as_go(media_type),
         write_descriptor(config),
         layers.join(",")
     )
 }
 
-fn write_descriptor(blob: &Descriptor) -> String {
+/// A descriptor without its platform.
+pub fn write_descriptor(blob: &Descriptor) -> String {
     let Descriptor { media_type, digest, size, .. } = blob;
     let (media_type, digest) = (json::quote_as_go(media_type), json::quote_as_go(digest));
-    format!(r#"{{"mediaType":{media_type},"size":{size},"digest":{digest}}}"#)
+    let mut text = format!(r#"{{"mediaType":{media_type},"size":{size},"digest":{digest}"#);
+    if let Some(artifact_type) = &blob.artifact_type {
+        text.push_str(&format!(r#","artifactType":{}"#, json::quote_as_go(artifact_type)));
+    }
+    if let Some(annotations) = &blob.annotations {
+        text.push_str(&format!(r#","annotations":{}"#, json::to_string(annotations)));
+    }
+    text.push('}');
+    text
 }
 
 #[derive(Deserialize)]
@@ -114,6 +133,7 @@ struct Probe {
 
 /// What a reference resolved to.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // a few in a run, and never many at a time
 pub enum Document {
     /// One image.
     Manifest(Manifest),
@@ -155,7 +175,7 @@ fn parse_manifest(bytes: &[u8], what: &str) -> Result<Manifest> {
 }
 
 /// Parses an index, whatever it says it is: that of a layout need not say.
-pub(super) fn parse_index(bytes: &[u8], what: &str) -> Result<Vec<Descriptor>> {
+pub fn parse_index(bytes: &[u8], what: &str) -> Result<Vec<Descriptor>> {
     let index: Index = json::parse(bytes, what)?;
     if index.manifests.len() > MAX_INDEX_ENTRIES {
         let count = index.manifests.len();
@@ -194,7 +214,7 @@ mod tests {
             Descriptor::new(media_type, Digest::of(bytes), bytes.len() as u64)
         };
         let (config, layer) = (blob(OCI_CONFIG, b"{}"), blob("application/x.\"<>+zstd", b"layer"));
-        let text = write(OCI_MANIFEST, &config, &[layer.clone(), config.clone()]);
+        let text = write(OCI_MANIFEST, &config, &[layer.clone(), config.clone()], "");
         let Ok(Document::Manifest(read)) = Document::parse(text.as_bytes(), "", "x") else {
             panic!("not a manifest: {text}")
         };
