@@ -12,6 +12,8 @@ mod link;
 mod mirror;
 #[path = "registry/proxy.rs"]
 mod proxy;
+#[path = "registry/referrers.rs"]
+mod referrers;
 #[path = "registry/server.rs"]
 mod server;
 #[path = "registry/tls.rs"]

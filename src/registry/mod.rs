@@ -4,6 +4,8 @@
 //! what is on disk. A lost link is met within a question (`retry`), and within a blob by asking for the rest of it;
 //! `Client::blob` takes an offset so that whoever stores the bytes can go on where an earlier process stood.
 //!
+//! What refers to a manifest, deltas among it, is found by `referrers`, whether the registry keeps such lists or not.
+//!
 //! A request flows: `resolve`/`blob` say what is wanted -> `client` sends it, to a `mirror` first where there is one, over
 //! TLS or as the `policy` of the host allows, follows redirects, and answers one 401 (`challenge`, `authorize`) ->
 //! `connect` dials, through a `proxy` if the rules say so, and, for https, shakes hands (`trust` says whom to believe,
@@ -24,6 +26,7 @@ mod network;
 mod options;
 mod policy;
 mod proxy;
+mod referrers;
 mod resolve;
 mod retry;
 mod session;

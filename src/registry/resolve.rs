@@ -25,8 +25,8 @@ pub struct Resolved {
 }
 
 /// A document and what it came as.
-struct Fetched {
-    bytes: Vec<u8>,
+pub(super) struct Fetched {
+    pub(super) bytes: Vec<u8>,
     content_type: String,
     digest: Digest,
 }
@@ -75,7 +75,7 @@ impl Client {
     }
 
     /// A manifest or index, verified against the reference's digest and the one the registry states.
-    fn document(&self, reference: &Reference, what: &str) -> Result<Fetched> {
+    pub(super) fn document(&self, reference: &Reference, what: &str) -> Result<Fetched> {
         let accept = [OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST].join(", ");
         let doing = format!("get {what}");
         let path = format!("manifests/{}", reference.manifest_key());

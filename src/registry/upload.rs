@@ -42,7 +42,7 @@ pub struct Uploaded {
 /// What is pushed to one repository. It may be shared between threads.
 pub struct Push<'a> {
     pub(super) client: &'a Client,
-    reference: &'a Reference,
+    pub(super) reference: &'a Reference,
     /// The registry was found to refuse chunks.
     refuses_chunks: AtomicBool,
 }
@@ -138,13 +138,7 @@ impl<'a> Push<'a> {
     pub fn manifest(&self, media_type: &str, bytes: &[u8]) -> Result<Digest> {
         let digest = Digest::of(bytes);
         let key = self.reference.tag().map_or_else(|| digest.to_string(), str::to_string);
-        let mut question =
-            self.question(Method::PUT, Place::Path(format!("manifests/{key}")), "put", &digest);
-        question.doing = format!("put manifest of {}", self.reference.familiar());
-        question.headers.push(("content-type", media_type.to_string()));
-        question.content = Content::Bytes(bytes);
-        question.accepts = &[200, 201, 202];
-        self.persist(&question)?.drain();
+        self.put_manifest(&key, media_type, bytes)?.drain();
         Ok(digest)
     }
 
@@ -176,7 +170,7 @@ impl<'a> Push<'a> {
     }
 
     /// Asks as often as it takes what changes nothing more by being asked twice.
-    fn persist(&self, question: &Question) -> Result<Answer> {
+    pub(super) fn persist(&self, question: &Question) -> Result<Answer> {
         self.client.persist(None, &mut |retry| self.client.ask_once(question, retry))
     }
 

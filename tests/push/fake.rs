@@ -1,4 +1,5 @@
-//! A registry on 127.0.0.1 that takes uploads and does wrong what it is told to.
+//! A registry on 127.0.0.1 that takes uploads, gives back what it took, and does wrong what it is told to.
+#![allow(dead_code, reason = "each test program uses its part")]
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{Read, Write};
@@ -7,6 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
 use vaquita::digest::Digest;
+use vaquita::oci::artifact::DELTA_TYPE;
+use vaquita::oci::manifest::{Document, OCI_INDEX, OCI_MANIFEST};
 use vaquita::reference::Reference;
 
 /// What goes wrong with one request.
@@ -24,6 +27,8 @@ pub enum Fault {
     ShrinkTo(usize),
     /// The chunk is kept, but for its last byte.
     KeepShort,
+    /// The answer is as if it had been carried out.
+    Discard,
 }
 
 #[derive(Default)]
@@ -31,8 +36,16 @@ pub struct State {
     sessions: BTreeMap<u64, Vec<u8>>,
     /// What was uploaded or mounted, by repository and digest.
     pub blobs: BTreeMap<(String, String), Vec<u8>>,
+    /// Media type and document of each manifest, by repository and by digest or tag.
+    pub manifests: BTreeMap<(String, String), (String, Vec<u8>)>,
+    /// It keeps lists of what refers to a manifest.
+    pub keeps_lists: bool,
     /// Method and what there is to say of each request, in order.
     pub log: Vec<String>,
+    /// Method and target of each request, in order.
+    pub requests: Vec<String>,
+    /// What goes wrong with so many requests whose method and target hold this.
+    pub broken: Vec<(String, usize, Fault)>,
     /// The `Authorization` header of each request that had one.
     pub authorizations: Vec<String>,
     faults: BTreeMap<&'static str, VecDeque<Fault>>,
@@ -70,7 +83,7 @@ impl Request {
     }
 }
 
-type Answer = (u16, String, String);
+type Answer = (u16, String, Vec<u8>);
 
 impl Fake {
     pub fn start() -> Fake {
@@ -121,7 +134,10 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) {
                 state.log.push(line.join(" ").replace("POST session", "POST"));
             }
             state.authorizations.extend(request.header("authorization").map(str::to_string));
-            state.faults.get_mut(method).and_then(VecDeque::pop_front)
+            let target = format!("{method} {}?{}", request.path, request.query);
+            let fault = state.fault_at(&target);
+            state.requests.push(target);
+            fault.or(state.faults.get_mut(method).and_then(VecDeque::pop_front))
         };
         let wanted = match fault {
             Some(Fault::CutAfter(count)) => count,
@@ -135,15 +151,16 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) {
             let mut state = state.lock().unwrap();
             match &fault {
                 Some(Fault::Answer(status, headers, text)) => {
-                    (*status, headers.to_string(), text.to_string())
+                    (*status, headers.to_string(), text.as_bytes().to_vec())
                 }
+                Some(Fault::Discard) => (201, String::new(), Vec::new()),
                 Some(Fault::Forget) => {
                     state.sessions.clear();
                     unknown()
                 }
                 Some(Fault::ShrinkTo(count)) => {
                     state.sessions.values_mut().for_each(|session| session.truncate(*count));
-                    (416, String::new(), String::new())
+                    (416, String::new(), Vec::new())
                 }
                 Some(Fault::KeepShort) => {
                     body.pop();
@@ -157,8 +174,8 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) {
         }
         let length = if request.method == "HEAD" { 0 } else { text.len() };
         let head = format!("HTTP/1.1 {status} X\r\n{headers}Content-Length: {length}\r\n\r\n");
-        let text = if length == 0 { String::new() } else { text };
-        if stream.write_all((head + &text).as_bytes()).is_err() {
+        let body = text.get(..length).unwrap_or_default();
+        if stream.write_all(&[head.as_bytes(), body].concat()).is_err() {
             return;
         }
     }
@@ -173,7 +190,7 @@ impl State {
     fn answer(&mut self, request: &Request, body: Vec<u8>) -> Answer {
         if request.path == "/token" {
             let scopes = request.query.replace("scope=", "").replace('&', "+");
-            return (200, String::new(), format!(r#"{{"token":"{scopes}"}}"#));
+            return (200, String::new(), format!(r#"{{"token":"{scopes}"}}"#).into_bytes());
         }
         let token = request.header("authorization").unwrap_or_default();
         let from = request.parameter("from");
@@ -187,22 +204,79 @@ impl State {
             if !needs.iter().all(|need| token.contains(need)) {
                 let realm = format!(r#"Bearer realm="http://{host}/token""#);
                 let headers = format!("WWW-Authenticate: {realm},scope=\"repository:x:pull\"\r\n");
-                return (401, headers, String::new());
+                return (401, headers, Vec::new());
             }
         }
         let path = request.path.trim_start_matches("/v2/").to_string();
         if let Some((repository, digest)) = path.split_once("/blobs/sha256:") {
             let key = (repository.to_string(), format!("sha256:{digest}"));
-            let status = if self.blobs.contains_key(&key) { 200 } else { 404 };
-            return (status, String::new(), String::new());
+            return match self.blobs.get(&key) {
+                Some(bytes) => (200, String::new(), bytes.clone()),
+                None => (404, String::new(), Vec::new()),
+            };
+        }
+        if let Some((repository, key)) = path.split_once("/manifests/") {
+            return self.manifest(request, (repository.to_string(), key.to_string()), body);
+        }
+        if let Some((_, subject)) = path.split_once("/referrers/") {
+            return match self.keeps_lists {
+                true => (200, format!("Content-Type: {OCI_INDEX}\r\n"), self.list(subject)),
+                false => (404, String::new(), Vec::new()),
+            };
         }
         let Some((repository, session)) = path.split_once("/blobs/uploads/") else {
-            return (201, String::new(), String::new());
+            return (201, String::new(), Vec::new());
         };
         match request.method.as_str() {
             "POST" => self.begin(request, repository),
             _ => self.go_on(request, repository, session.parse().unwrap_or(0), body),
         }
+    }
+
+    fn fault_at(&mut self, target: &str) -> Option<Fault> {
+        let broken = self.broken.iter_mut();
+        let mut found = broken.filter(|(part, left, _)| *left > 0 && target.contains(&**part));
+        found.next().map(|(_, left, fault)| {
+            *left -= 1;
+            fault.clone()
+        })
+    }
+
+    fn manifest(&mut self, request: &Request, key: (String, String), body: Vec<u8>) -> Answer {
+        if request.method != "PUT" {
+            return match self.manifests.get(&key) {
+                Some((kind, bytes)) => (200, format!("Content-Type: {kind}\r\n"), bytes.clone()),
+                None => (404, String::new(), Vec::new()),
+            };
+        }
+        let kind = request.header("content-type").unwrap_or_default().to_string();
+        let headers = match subject_of(&body).filter(|_| self.keeps_lists) {
+            Some(subject) => format!("OCI-Subject: {subject}\r\n"),
+            None => String::new(),
+        };
+        let digest = Digest::of(&body).to_string();
+        self.manifests.insert((key.0.clone(), digest), (kind.clone(), body.clone()));
+        self.manifests.insert(key, (kind, body));
+        (201, headers, Vec::new())
+    }
+
+    /// What refers to `subject`, all of it deltas.
+    fn list(&self, subject: &str) -> Vec<u8> {
+        let mut entries = Vec::new();
+        for ((_, key), (_, bytes)) in &self.manifests {
+            if !key.contains(':') || subject_of(bytes).as_deref() != Some(subject) {
+                continue;
+            }
+            let text = std::str::from_utf8(bytes).unwrap();
+            let (_, annotations) = text.rsplit_once(r#","annotations":"#).unwrap();
+            let (kind, size) = (OCI_MANIFEST, bytes.len());
+            entries.push(format!(
+                r#"{{"mediaType":"{kind}","digest":"{key}","size":{size},"artifactType":"{DELTA_TYPE}","annotations":{annotations}"#
+            ));
+        }
+        let entries = entries.join(",");
+        format!(r#"{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":[{entries}]}}"#)
+            .into_bytes()
     }
 
     fn begin(&mut self, request: &Request, repository: &str) -> Answer {
@@ -211,12 +285,12 @@ impl State {
             && let Some(bytes) = self.blobs.get(&(from, digest.clone())).cloned()
         {
             self.blobs.insert((repository.to_string(), digest), bytes);
-            return (201, String::new(), String::new());
+            return (201, String::new(), Vec::new());
         }
         self.count += 1;
         self.sessions.insert(self.count, Vec::new());
         let headers = self.place(repository, self.count) + &self.begin_headers;
-        (202, headers, String::new())
+        (202, headers, Vec::new())
     }
 
     /// Each answer gives another URL, and only that may be used next.
@@ -234,29 +308,36 @@ impl State {
         if request.method == "PATCH" {
             assert!(request.parameter("state").is_some(), "{}", request.head);
             if range.is_none_or(|(start, _)| start.parse() != Ok(held)) {
-                return (416, self.place(repository, id), String::new());
+                return (416, self.place(repository, id), Vec::new());
             }
         }
         session.extend_from_slice(&body);
         let bytes = session.clone();
         match (request.method.as_str(), request.parameter("digest")) {
-            ("PATCH", _) => (202, self.place(repository, id), String::new()),
-            ("GET", _) => (204, self.place(repository, id), String::new()),
+            ("PATCH", _) => (202, self.place(repository, id), Vec::new()),
+            ("GET", _) => (204, self.place(repository, id), Vec::new()),
             ("DELETE", _) => {
                 self.sessions.remove(&id);
-                (204, String::new(), String::new())
+                (204, String::new(), Vec::new())
             }
             ("PUT", Some(digest)) if Digest::of(&bytes).to_string() == digest => {
                 self.sessions.remove(&id);
                 self.blobs.insert((repository.to_string(), digest), bytes);
-                (201, String::new(), String::new())
+                (201, String::new(), Vec::new())
             }
             ("PUT", _) => {
                 let text = r#"{"errors":[{"code":"DIGEST_INVALID","message":"digest invalid"}]}"#;
                 (400, String::new(), text.into())
             }
-            _ => (405, String::new(), String::new()),
+            _ => (405, String::new(), Vec::new()),
         }
+    }
+}
+
+fn subject_of(document: &[u8]) -> Option<String> {
+    match Document::parse(document, "", "x") {
+        Ok(Document::Manifest(manifest)) => Some(manifest.subject?.digest),
+        _ => None,
     }
 }
 
