@@ -176,7 +176,7 @@ fn write_to(
 
 /// An earlier archive stays until the new one is whole; of several written at a time the last one does. Only its owner may
 /// read it, as with docker. What is no regular file (a pipe, /dev/null) is written to as it is.
-fn write_to_file(
+pub fn write_to_file(
     path: &Path,
     verb: &str,
     write: &mut dyn FnMut(&mut (dyn Write + Send)) -> Result<()>,

@@ -67,6 +67,7 @@ pub enum Command {
     Login(Login),
     Logout(Logout),
     Check(super::check::Check),
+    Delta(super::delta::DeltaGroup),
     Container(Container),
     System(System),
     Version(Version),
@@ -83,6 +84,12 @@ pub struct Pull {
     /// platform to choose from an index, such as linux/arm/v7 (default: this machine's)
     #[argh(option, arg_name = "os/arch")]
     pub platform: Option<String>,
+    /// fetch layers, even where a delta costs less
+    #[argh(switch)]
+    pub no_delta: bool,
+    /// fail rather than fetch a layer: make the image by a delta from one that is here
+    #[argh(switch)]
+    pub delta_only: bool,
     /// image to pull: [registry/]name[:tag|@digest]
     #[argh(positional, arg_name = "image")]
     pub reference: String,

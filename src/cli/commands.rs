@@ -6,7 +6,7 @@ use super::{
     archive, check, commit, containers, history, images, inspect, mount, output, prune, system,
     usage,
 };
-use crate::engine::{DeltaSummary, Engine, RunOptions};
+use crate::engine::{DeltaSummary, Deltas, Engine, RunOptions};
 use crate::error::{Error, Kind, Result};
 use crate::oci::platform::Platform;
 use crate::reference::Reference;
@@ -35,6 +35,7 @@ pub fn execute(engine: &Engine, command: Command) -> Result<i32> {
         Command::Mount(args) => mount::mount(engine, &args)?,
         Command::Umount(args) => mount::unmount(engine, &args)?,
         Command::History(args) => history::history(engine, &args)?,
+        Command::Delta(args) => super::delta::delta(engine, &args)?,
         Command::Image(Image { command: ImageCommand::Delta(args) }) => delta(engine, &args)?,
         Command::Image(Image { command: ImageCommand::Prune(args) }) => {
             prune::images(engine, &args)?
@@ -64,11 +65,20 @@ fn pull(engine: &Engine, args: &Pull) -> Result<()> {
         output::line("Using default tag: latest");
     }
     let platform = platform(&args.platform)?;
+    let deltas = match (args.no_delta, args.delta_only) {
+        (false, false) => engine.deltas,
+        (true, false) => Deltas::Never,
+        (false, true) => Deltas::Only,
+        (true, true) => {
+            let message = "--no-delta and --delta-only exclude each other";
+            return Err(Error::new(Kind::Invalid, message));
+        }
+    };
     if args.quiet {
-        engine.pull(&reference, &platform, &mut progress::ignore)?;
+        engine.pull(&reference, &platform, deltas, &mut progress::ignore)?;
     } else {
         let mut progress = Progress::new(progress::PULL);
-        engine.pull(&reference, &platform, &mut |event| progress.show(event))?;
+        engine.pull(&reference, &platform, deltas, &mut |event| progress.show(event))?;
     }
     output::line(&reference.to_string());
     Ok(())

@@ -19,7 +19,9 @@ Images:
   import           Make an image of a tar of its tree
   login            Log in to a registry
   logout           Log out from a registry
-  image delta      Make a delta image that turns one image into another
+  delta create     Make a delta from one image to another that pull finds by itself
+  delta plan       Print what each way from one image to another costs
+  image delta      Make a delta image that turns one image into another, as balenaEngine does
   image prune      Remove images that nobody uses
 
 Containers:

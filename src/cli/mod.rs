@@ -9,6 +9,7 @@ mod check;
 mod commands;
 mod commit;
 mod containers;
+mod delta;
 mod help;
 mod history;
 mod images;
@@ -30,7 +31,7 @@ use std::path::{Path, PathBuf};
 use arguments::{Arguments, Command};
 
 use crate::config::{ClientConfig, DaemonConfig};
-use crate::engine::{self, Engine};
+use crate::engine::{self, Deltas, Engine};
 use crate::error::{Error, Kind, Result};
 use crate::registry;
 
@@ -130,5 +131,8 @@ fn execute(arguments: Arguments) -> Result<i32> {
     let mut engine = Engine::open(&data_root, &run_root, registry)?;
     engine.max_concurrent_downloads =
         arguments.max_concurrent_downloads.or(config.max_concurrent_downloads);
+    if config.deltas == Some(false) {
+        engine.deltas = Deltas::Never;
+    }
     commands::execute(&engine, arguments.command)
 }

@@ -16,6 +16,7 @@ use std::time::Instant;
 use super::output;
 use crate::engine::Event;
 use crate::sys::terminal;
+use crate::units;
 use screen::{Screen, Size};
 
 /// An event as it is told.
@@ -164,6 +165,10 @@ fn told(event: Event, words: Words) -> Told {
             line(format!("{tag}: digest: {digest} size: {size_bytes}"))
         }
         Event::DeltaBasis { image } => status(image, Status::Done("Using as delta basis")),
+        Event::DeltaUsed { image, delta_bytes, layers_bytes } => {
+            let (delta, layers) = (units::size(delta_bytes), units::size(layers_bytes));
+            line(format!("Delta from {image}: {delta} instead of {layers}"))
+        }
         Event::Fingerprinting { image } => busy(image, "Fingerprinting"),
         Event::ComputingDelta { layer } => busy(layer, "Computing delta"),
         Event::SkippingCommonLayer { layer } => {

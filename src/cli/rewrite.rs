@@ -24,6 +24,7 @@ const VALUES: &[(&str, &[&str])] = &[
     ("system prune", &["--filter"]),
     ("system df", &["--format"]),
     ("image delta", &["-t", "--tag"]),
+    ("delta create", &["--format", "--push", "-o", "--output"]),
     ("login", &["-u", "--username", "-p", "--password"]),
 ];
 const RUN_VALUES: &[&str] = &[
@@ -101,6 +102,7 @@ const GROUPS: &[(&str, &[Spelling])] = &[
             ("prune", KEPT),
         ],
     ),
+    ("delta", &[("create", KEPT), ("plan", KEPT)]),
     ("system", &[("df", KEPT), ("info", &["info"]), ("prune", KEPT)]),
 ];
 /// Marks a command that exists only in its group.
@@ -276,6 +278,8 @@ mod tests {
             ("container inspect x", "inspect --type container x"),
             ("image prune -af --filter until=1h", "image prune -a -f --filter until=1h"),
             ("system df -v --format=json", "system df -v --format json"),
+            ("delta create --push=r:5/a -ofile a b", "delta create --push r:5/a -o file a b"),
+            ("delta plan a b", "delta plan a b"),
             ("system info", "info"),
             ("history --human=false -H x", "history --no-human -H x"),
             ("history -H=false -q=true x", "history --no-human -q x"),

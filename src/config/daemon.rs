@@ -34,6 +34,8 @@ pub struct DaemonConfig {
     pub proxies: Proxies,
     /// `debug`: say more about what is done.
     pub debug: bool,
+    /// `deltas`, a key of this engine alone: whether a pull looks for deltas; it does if nothing is said.
+    pub deltas: Option<bool>,
 }
 
 /// Proxies and who is reached without them, spelled as in the variables HTTP_PROXY, HTTPS_PROXY and NO_PROXY.
@@ -74,6 +76,7 @@ fn parse(object: &Object, path: &Path) -> Result<DaemonConfig> {
     let text = |key| document::text(object, key, path);
     let directory = |key| text(key).map(|text| text.filter(|t| !t.is_empty()).map(PathBuf::from));
     let count = |key| document::get(object, key, path, "a number from 1 to 1000", as_count);
+    let flag = |key| document::get(object, key, path, "true or false", as_bool);
     Ok(DaemonConfig {
         registry_mirrors: list("registry-mirrors")?,
         insecure_registries: list("insecure-registries")?,
@@ -89,7 +92,8 @@ fn parse(object: &Object, path: &Path) -> Result<DaemonConfig> {
             },
             None => Proxies::default(),
         },
-        debug: document::get(object, "debug", path, "true or false", as_bool)?.unwrap_or(false),
+        debug: flag("debug")?.unwrap_or(false),
+        deltas: flag("deltas")?,
     })
 }
 
@@ -103,6 +107,7 @@ const KEYS: &[&str] = &[
     "max-download-attempts",
     "proxies",
     "debug",
+    "deltas",
 ];
 
 fn as_list(value: &Value) -> Option<Vec<String>> {
@@ -143,7 +148,7 @@ mod tests {
         let text = r#"{
             "registry-mirrors": ["https://mirror.example"], "insecure-registries": ["10.0.0.0/8", "lan:5000"],
             "data-root": "/mnt/data/docker", "exec-root": "/run/d", "max-concurrent-downloads": 2,
-            "max-download-attempts": 9, "debug": true, "log-driver": "journald", "live-restore": null,
+            "max-download-attempts": 9, "debug": true, "deltas": false, "log-driver": "journald", "live-restore": null,
             "proxies": {"http-proxy": "http://p:1", "https-proxy": "http://p:2", "no-proxy": "a,.b"}
         }"#;
         let strings = |all: &[&str]| all.iter().map(|s| s.to_string()).collect::<Vec<_>>();
@@ -160,6 +165,7 @@ mod tests {
                 no_proxy: Some("a,.b".into()),
             },
             debug: true,
+            deltas: Some(false),
         };
         assert_eq!(read(text), Ok(expected));
         for empty in ["", " \n", "{}", r#"{"data-root": "", "proxies": {}}"#] {

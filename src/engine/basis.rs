@@ -4,14 +4,17 @@ use std::io::{self, Read};
 use std::os::fd::AsFd;
 
 use super::Engine;
+use super::progress::{Event, Report};
 use crate::delta::ReadAt;
 use crate::digest::Digest;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::layer::LayerTar;
-use crate::store::Image;
+use crate::store::{Image, Store};
 
 /// The layers of an image joined without separators (balenaEngine's basis stream).
 pub struct Basis {
+    /// Which they are.
+    pub diff_ids: Vec<Digest>,
     layers: Vec<LayerTar>,
     /// Where each layer ends in the whole, in bytes.
     ends: Vec<u64>,
@@ -20,20 +23,39 @@ pub struct Basis {
 impl Engine {
     /// Opens a layer that is here as the tar that it was.
     pub(super) fn layer_tar(&self, diff_id: &Digest) -> Result<LayerTar> {
-        let directory = self.store.open_layer(diff_id)?;
-        LayerTar::open(directory.as_fd(), &format!("layer {diff_id}"))
+        layer_tar(&self.store, diff_id)
     }
 
+    /// Opens the image that a delta starts from.
+    pub(super) fn open_basis(&self, id: &Digest, report: Report) -> Result<Basis> {
+        let image = self.store.image(id).map_err(|e| {
+            let message = format!(
+                "delta needs its basis, image {id}, which is not here: pull that image first, or the full image"
+            );
+            if e.kind() == Kind::NotFound { Error::new(Kind::NotFound, message) } else { e }
+        })?;
+        report(Event::DeltaBasis { image: id.short() });
+        Basis::open(&self.store, &image)
+    }
+}
+
+fn layer_tar(store: &Store, diff_id: &Digest) -> Result<LayerTar> {
+    let directory = store.open_layer(diff_id)?;
+    LayerTar::open(directory.as_fd(), &format!("layer {diff_id}"))
+}
+
+impl Basis {
     /// Opens all layers of `image` for reading as one.
-    pub(super) fn basis(&self, image: &Image) -> Result<Basis> {
+    pub(super) fn open(store: &Store, image: &Image) -> Result<Basis> {
         let (mut layers, mut ends, mut end) = (Vec::new(), Vec::new(), 0);
-        for diff_id in image.config.diff_ids()? {
-            let layer = self.layer_tar(&diff_id)?;
+        let diff_ids = image.config.diff_ids()?;
+        for diff_id in &diff_ids {
+            let layer = layer_tar(store, diff_id)?;
             end += layer.size_bytes();
             layers.push(layer);
             ends.push(end);
         }
-        Ok(Basis { layers, ends })
+        Ok(Basis { diff_ids, layers, ends })
     }
 }
 

@@ -7,7 +7,7 @@ use std::io::{self, Read, Seek, Write};
 use fs_err::OpenOptions;
 
 use super::Engine;
-use super::basis::Sequential;
+use super::basis::{Basis, Sequential};
 use super::progress::{Event, Report};
 use super::pull::{Committed, layer_record};
 use crate::delta::balena;
@@ -16,6 +16,7 @@ use crate::digest::Digest;
 use crate::error::{Context, Result};
 use crate::layer;
 use crate::reference::Reference;
+use crate::store::Image;
 use crate::stream::Stream;
 use crate::time;
 
@@ -42,23 +43,23 @@ impl Engine {
         let work = self.store.work()?;
         let mut committed = Committed(Vec::new());
         let names: Vec<&Reference> = tag.into_iter().collect();
-        let summary = self.create_delta_image(old, new, &names, &mut committed, report);
+        let (old, new) = (self.store.find_image(old)?, self.store.find_image(new)?);
+        let summary = self.create_delta_image(&old, &new, &names, &mut committed, report);
         drop(work);
         self.keep_or_take_back(summary, &committed)
     }
 
-    fn create_delta_image(
+    pub(super) fn create_delta_image(
         &self,
-        old: &str,
-        new: &str,
+        old: &Image,
+        new: &Image,
         names: &[&Reference],
         committed: &mut Committed,
         report: Report,
     ) -> Result<DeltaSummary> {
-        let (old, new) = (self.store.find_image(old)?, self.store.find_image(new)?);
         let (old_layers, new_layers) = (old.config.diff_ids()?, new.config.diff_ids()?);
         report(Event::Fingerprinting { image: old.id.short() });
-        let mut basis = self.basis(&old)?;
+        let mut basis = Basis::open(&self.store, old)?;
         let signature = Signature::of(&mut Sequential::new(&mut basis))?;
 
         let shared = balena::count_shared_layers(&old_layers, &new_layers);

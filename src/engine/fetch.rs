@@ -9,7 +9,6 @@
 //! begun and its connection open, until another layer is done. A server that hangs up meanwhile is asked again for the rest.
 
 use std::io::Read;
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,9 +20,7 @@ use super::pull::{Committed, layer_record};
 use super::{Engine, pipe};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Kind, Result};
-use crate::layer::{
-    self, Checkpoint, Decoder, MAX_PEERS, Peers, Resumption, Trail, Unpacked, Windows,
-};
+use crate::layer::{self, Checkpoint, Decoder, MAX_PEERS, Resumption, Trail, Unpacked, Windows};
 use crate::oci::manifest::Descriptor;
 use crate::reference::Reference;
 use crate::registry::{Client, Options, Waiting};
@@ -150,7 +147,7 @@ fn report_until_done(receiver: &Receiver<Message>, mut workers: usize, report: R
 
 impl Wanted<'_> {
     /// As people are shown.
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         self.blob.digest().map(|digest| digest.short()).unwrap_or_default()
     }
 }
@@ -253,7 +250,8 @@ impl Fetching<'_> {
         let name = format!("layer {diff_id}");
         let mut decoder = self.open(wanted, stage, from.as_ref(), &name)?;
         let trail = Trail::default();
-        let resumption = Resumption { trail: &trail, blob: digest, from, peers: self.peers() };
+        let peers = self.engine.peers(&mut self.peers.iter());
+        let resumption = Resumption { trail: &trail, blob: digest, from, peers };
         let mut progress = Progress { tell, wanted, last: Instant::now() };
         let stage = stage.directory();
         let unpacked = pipe::join(
@@ -278,13 +276,6 @@ impl Fetching<'_> {
             return Err(Error::new(Kind::Corrupt, message));
         }
         Ok(unpacked)
-    }
-
-    /// The peers, opened for one layer. One that cannot be opened has no files to offer.
-    fn peers(&self) -> Peers {
-        let store = &self.engine.store;
-        let opened = self.peers.iter().filter_map(|diff_id| store.open_layer(diff_id).ok());
-        Peers::new(opened.map(OwnedFd::from).collect())
     }
 
     /// The layer's tar, from its start or from the checkpoint.

@@ -5,11 +5,16 @@
 //! its documents say of all images holds, the candidates that an image names are committed, then the images; the other
 //! stages are dropped, as all are after an error. A layer whose name in the archive is the diff ID of one that is here is
 //! only read through and compared.
+//!
+//! An OCI layout may list native deltas (`oci::artifact`), its documents before its blobs: each blob is applied as it comes,
+//! and the layer that it makes is a candidate like any other. One that cannot be applied is passed over: the layer may be
+//! in the archive as well.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
 use super::Engine;
+use super::basis::Basis;
 use super::progress::{Event, Report};
 use super::pull::{Committed, layer_record};
 use crate::delta::balena::{self, BalenaDelta};
@@ -18,9 +23,10 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::json::MAX_DOCUMENT_BYTES;
 use crate::layer::archive::{self, Content, Member};
 use crate::layer::{self, LayerTar};
-use crate::oci::archive::{ArchiveImage, Documents, claimed_digest, missing};
+use crate::oci::archive::{ArchiveImage, Documents, blob_path, claimed_digest, missing};
+use crate::oci::artifact::{self, Format, Offer};
 use crate::oci::config::ImageConfig;
-use crate::oci::manifest::Descriptor;
+use crate::oci::manifest::{Descriptor, Document, Manifest, OCI_MANIFEST};
 use crate::oci::platform::Platform;
 use crate::reference::Reference;
 use crate::store::{LayerRecord, Stage};
@@ -48,6 +54,12 @@ struct Contents {
     layers: BTreeMap<String, Digest>,
     links: BTreeMap<String, String>,
     candidates: Vec<Candidate>,
+    /// The native deltas that the index lists, from when the first blob comes.
+    deltas: Option<Vec<(Offer, Manifest)>>,
+    /// The basis of the last one that was applied.
+    basis: Option<(Digest, Basis)>,
+    /// Why the first one was not that could not be. It counts if the layer does not come in another way.
+    delta_failure: Option<Error>,
 }
 
 /// A layer that is not in the store, unpacked.
@@ -99,13 +111,16 @@ impl Engine {
         archive::read(&mut plain, &mut |member, content| {
             self.read_member(member, content, &mut contents, report)
         })?;
+        self.find_targets(&mut contents)?;
         let mut candidates = std::mem::take(&mut contents.candidates);
         let images = contents.documents.images(platform, &Engine::platform())?;
         if images.is_empty() {
             return Err(Error::new(Kind::Invalid, "the archive holds no image"));
         }
+        let failure = contents.delta_failure.take();
         let prepare = |image| contents.prepare(image, platform);
-        let prepared = images.iter().map(prepare).collect::<Result<Vec<Prepared>>>()?;
+        let prepared = images.iter().map(prepare).collect::<Result<Vec<Prepared>>>();
+        let prepared = prepared.map_err(|e| failure.unwrap_or(e))?;
         let mut load = |image| self.load_image(image, &mut candidates, committed, report);
         prepared.into_iter().map(&mut load).collect()
     }
@@ -138,14 +153,74 @@ impl Engine {
                     contents.documents.keep(path, bytes)
                 }
             }
-            Content::Layer => {
+            content_type => {
+                if let Some((basis, diff_id)) = contents.delta_at(path)? {
+                    let mut whole = head.as_slice().chain(content);
+                    return match self.read_delta(&mut whole, basis, &diff_id, contents, report) {
+                        Err(e) if e.kind() != Kind::NoSpace => {
+                            contents.delta_failure.get_or_insert(e);
+                            Ok(())
+                        }
+                        result => result,
+                    };
+                }
+                if content_type == Content::Other {
+                    return Ok(());
+                }
                 let mut whole = head.as_slice().chain(content);
                 let diff_id = self.read_layer(path, &mut whole, contents, report)?;
                 contents.layers.insert(path.clone(), diff_id);
                 Ok(())
             }
-            Content::Other => Ok(()),
         }
+    }
+
+    /// Applies the native delta of a layer, unless the layer is known.
+    fn read_delta(
+        &self,
+        delta: &mut dyn Stream,
+        basis: Digest,
+        diff_id: &Digest,
+        contents: &mut Contents,
+        report: Report,
+    ) -> Result<()> {
+        let layer = diff_id.short();
+        if self.is_known(diff_id, contents) {
+            report(Event::LayerExists { layer });
+            return Ok(());
+        }
+        let mut basis = match contents.basis.take() {
+            Some(opened) if opened.0 == basis => opened,
+            _ => (basis, self.open_basis(&basis, report)?),
+        };
+        let (stage, record) =
+            self.stage_patched_layer(Format::Native, delta, &mut basis.1, diff_id)?;
+        contents.basis = Some(basis);
+        contents.candidates.push(Candidate { diff_id: *diff_id, stage, record });
+        report(Event::LayerDone { layer });
+        Ok(())
+    }
+
+    fn is_known(&self, diff_id: &Digest, contents: &Contents) -> bool {
+        self.store.has_layer(diff_id)
+            || contents.candidates.iter().any(|candidate| candidate.diff_id == *diff_id)
+    }
+
+    /// The layers of the targets of native deltas: the archive names them by their blobs, and has none of these.
+    fn find_targets(&self, contents: &mut Contents) -> Result<()> {
+        for (offer, artifact) in contents.deltas.take().unwrap_or_default() {
+            let Some((manifest, diff_ids)) = contents.target_of(&offer, &artifact) else {
+                continue;
+            };
+            for (blob, diff_id) in manifest.layers.iter().zip(diff_ids) {
+                let path = blob_path(&blob.digest()?);
+                let is_here = self.is_known(&diff_id, contents);
+                if is_here && !contents.layers.contains_key(&path) {
+                    contents.layers.insert(path, diff_id);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn read_layer(
@@ -172,9 +247,7 @@ impl Engine {
         let stage = self.store.stage()?;
         let unpacked = layer::unpack(&mut tar, stage.directory(), &format!("layer {path}"))?;
         let (diff_id, record) = (unpacked.diff_id, layer_record(&unpacked));
-        let is_known = self.store.has_layer(&diff_id)
-            || contents.candidates.iter().any(|candidate| candidate.diff_id == diff_id);
-        if !is_known {
+        if !self.is_known(&diff_id, contents) {
             contents.candidates.push(Candidate { diff_id, stage, record });
         }
         report(Event::LayerDone { layer: diff_id.short() });
@@ -236,7 +309,7 @@ impl Engine {
         committed: &mut Committed,
         report: Report,
     ) -> Result<()> {
-        let mut basis = self.open_delta(delta, report)?;
+        let mut basis = self.open_basis(&delta.base, report)?;
         let diff_ids = delta.target()?.diff_ids()?;
         if diff_ids.len() != delta_layers.len() {
             let (have, want) = (delta_layers.len(), diff_ids.len());
@@ -254,7 +327,7 @@ impl Engine {
                 }
                 None => self.layer_tar(delta_layer)?,
             };
-            self.store_patched_layer(&mut tar, &mut basis, diff_id)?;
+            self.store_patched_layer(Format::Balena, &mut tar, &mut basis, diff_id)?;
             committed.0.push(*diff_id);
         }
         Ok(())
@@ -262,6 +335,33 @@ impl Engine {
 }
 
 impl Contents {
+    /// The basis of the native delta that is at `path`, and the layer that it makes.
+    fn delta_at(&mut self, path: &str) -> Result<Option<(Digest, Digest)>> {
+        let Some(blob) = claimed_digest(path) else { return Ok(None) };
+        let blob = blob.to_string();
+        if self.deltas.is_none() {
+            self.deltas = Some(self.documents.deltas()?);
+        }
+        for (offer, artifact) in self.deltas.as_deref().unwrap_or_default() {
+            if let Some(layer) = artifact.layers.iter().find(|layer| layer.digest == blob) {
+                return Ok(artifact::layer_of(layer).map(|diff_id| (offer.basis, diff_id)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A delta's target, its manifest and its diff IDs, if the archive has its documents.
+    fn target_of(&self, offer: &Offer, artifact: &Manifest) -> Option<(Manifest, Vec<Digest>)> {
+        let manifest = blob_path(&artifact.subject.as_ref()?.digest().ok()?);
+        let manifest = self.documents.get(&manifest).ok()?;
+        let config = self.documents.get(&blob_path(&offer.target)).ok()?;
+        let diff_ids = ImageConfig::parse(config, "").ok()?.diff_ids().ok()?;
+        match Document::parse(manifest, OCI_MANIFEST, "") {
+            Ok(Document::Manifest(manifest)) => Some((manifest, diff_ids)),
+            _ => None,
+        }
+    }
+
     /// Checks that all of the image is here and belongs together.
     fn prepare<'a>(
         &'a self,

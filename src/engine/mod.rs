@@ -17,9 +17,12 @@ mod import;
 mod inspect;
 mod load;
 mod mount;
+mod patch;
+mod payload;
 mod pipe;
 mod progress;
 mod prune;
+mod publish;
 mod pull;
 mod push;
 mod remove;
@@ -40,8 +43,10 @@ pub use images::{ImageSummary, NO_TAG};
 pub use import::ImportOptions;
 pub use inspect::Inspectable;
 pub use load::Loaded;
+pub use patch::Deltas;
 pub use progress::{Event, Report};
 pub use prune::Pruned;
+pub use publish::{DeltaPlan, PublishedDelta};
 pub use pull::Pulled;
 pub use push::Pushed;
 pub use remove::Removed;
@@ -63,6 +68,8 @@ pub struct Engine {
     registry: registry::Options,
     /// Layers fetched at a time; `None`: as many as suit the machine.
     pub max_concurrent_downloads: Option<u32>,
+    /// Which deltas a pull uses that does not say so itself.
+    pub deltas: Deltas,
 }
 
 /// Layers fetched at a time where nobody says how many, as Docker does.
@@ -76,7 +83,8 @@ impl Engine {
     /// The engine over one data root; nothing is created before something is written.
     pub fn open(data_root: &Path, run_root: &Path, registry: registry::Options) -> Result<Engine> {
         let store = Store::open(data_root, run_root)?;
-        Ok(Engine { store, registry, max_concurrent_downloads: None })
+        let deltas = Deltas::default();
+        Ok(Engine { store, registry, max_concurrent_downloads: None, deltas })
     }
 
     fn concurrency(&self) -> usize {

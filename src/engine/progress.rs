@@ -37,6 +37,8 @@ pub enum Event {
     Pushed { tag: String, digest: String, size_bytes: u64 },
     /// The image is a delta; its basis is here.
     DeltaBasis { image: String },
+    /// Layers were made by a delta from this image: what was fetched for them, and what they would have taken themselves.
+    DeltaUsed { image: String, delta_bytes: u64, layers_bytes: u64 },
     /// Signatures of the basis are being made.
     Fingerprinting { image: String },
     /// A layer of the target is being compared with the basis.

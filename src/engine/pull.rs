@@ -5,25 +5,23 @@
 //! takes back the layers that it committed; one that lost the network leaves them, and the stages of those under way,
 //! for the next try, unseen by any image.
 //!
-//! An image with balena's delta labels is pulled the same way, except that each layer's bytes are a patch against an
-//! image that is here, and that the result is the target's image under the delta's name.
+//! Between the configuration and the layers, a delta may make some or all of those (`patch`). An image with balena's delta
+//! labels is pulled the same way, except that each layer's bytes are a patch against an image that is here, and that the
+//! result is the target's image under the delta's name.
 
-use std::io::Write;
-
-use super::basis::Basis;
+use super::patch::{Deltas, Target};
 use super::progress::{Event, Report};
-use super::{Engine, fetch, pipe};
+use super::{Engine, fetch};
 use crate::delta::balena::{self, BalenaDelta};
-use crate::delta::rsync;
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::layer;
+use crate::oci::artifact::{DELTA_TYPE, EMPTY_TYPE};
 use crate::oci::config::ImageConfig;
 use crate::oci::platform::Platform;
 use crate::reference::Reference;
 use crate::registry::{Client, Resolved};
 use crate::store::LayerRecord;
-use crate::stream::Stream;
 
 /// What a pull came to.
 #[derive(Debug)]
@@ -40,11 +38,13 @@ pub struct Pulled {
 pub(super) struct Committed(pub Vec<Digest>);
 
 impl Engine {
-    /// Pulls `reference` for `platform`. On success the image survives a power cut.
+    /// Pulls `reference` for `platform`, by a delta where `deltas` lets it and that costs less. On success the image survives
+    /// a power cut.
     pub fn pull(
         &self,
         reference: &Reference,
         platform: &Platform,
+        deltas: Deltas,
         report: Report,
     ) -> Result<Pulled> {
         let client = Client::new(self.registry.clone())?;
@@ -57,7 +57,7 @@ impl Engine {
         let work = self.store.work()?;
         let before = self.store.resolve(reference)?;
         let mut committed = Committed(Vec::new());
-        let image = self.pull_image(&client, reference, &resolved, &mut committed, report);
+        let image = self.pull_image(&client, reference, &resolved, deltas, &mut committed, report);
         drop(work);
         let image = self.keep_or_take_back(image, &committed)?;
         let pulled = Pulled { image, digest: resolved.digest, is_new: before != Some(image) };
@@ -94,6 +94,7 @@ impl Engine {
         client: &Client,
         reference: &Reference,
         resolved: &Resolved,
+        deltas: Deltas,
         committed: &mut Committed,
         report: Report,
     ) -> Result<Digest> {
@@ -103,6 +104,15 @@ impl Engine {
         if self.store.has_image(&image_id) {
             names.iter().try_for_each(|name| self.store.set_reference(name, &image_id))?;
             return Ok(image_id);
+        }
+        if manifest.artifact_type.as_deref() == Some(DELTA_TYPE)
+            && manifest.config.media_type == EMPTY_TYPE
+        {
+            let message = format!(
+                "{} is a delta: pull the image that it makes, and it is found",
+                reference.familiar()
+            );
+            return Err(Error::new(Kind::Invalid, message));
         }
         let wanted = Wanted::read(client.small_blob(reference, &manifest.config)?, reference)?;
         wanted.check_layer_count(manifest.layers.len(), reference)?;
@@ -115,7 +125,14 @@ impl Engine {
             }
         }
         match &wanted.delta {
-            None => self.fetch_layers(reference, &missing, committed, report)?,
+            None => {
+                let (manifest, diff_ids) = (resolved.manifest_digest, &wanted.diff_ids);
+                let target = Target { client, reference, manifest, image: image_id, diff_ids };
+                self.patch_missing(&target, deltas, &mut missing, committed, report)?;
+                if !missing.is_empty() {
+                    self.fetch_layers(reference, &missing, committed, report)?;
+                }
+            }
             Some(delta) => {
                 self.patch_layers(client, reference, &missing, delta, committed, report)?
             }
@@ -123,81 +140,6 @@ impl Engine {
         // A delta's manifest says nothing of where the target's layers are.
         let manifest_bytes = wanted.delta.is_none().then_some(resolved.manifest_bytes.as_slice());
         self.store.commit_image(&wanted.config_bytes, manifest_bytes, &names)
-    }
-
-    /// Fetches deltas, and makes and commits the layers, one after another: all read the same basis.
-    fn patch_layers(
-        &self,
-        client: &Client,
-        reference: &Reference,
-        layers: &[fetch::Wanted],
-        delta: &BalenaDelta,
-        committed: &mut Committed,
-        report: Report,
-    ) -> Result<()> {
-        if layers.is_empty() {
-            return Ok(());
-        }
-        let mut basis = self.open_delta(delta, report)?;
-        for fetch::Wanted { blob, diff_id } in layers {
-            let digest = blob.digest()?;
-            report(Event::LayerStarted { layer: digest.short() });
-            let stream = client.blob(reference, blob, 0)?;
-            layer::Decoder::open(stream, Some(digest))
-                .and_then(|mut tar| self.store_patched_layer(&mut tar, &mut basis, diff_id))
-                .map_err(|e| {
-                    Error::new(e.kind(), format!("pull layer {digest} of {reference}")).caused_by(e)
-                })?;
-            committed.0.push(*diff_id);
-            report(Event::LayerDone { layer: digest.short() });
-        }
-        Ok(())
-    }
-
-    /// Unpacks an uncompressed tar and commits it as the layer `diff_id`, if that is what it is.
-    pub(super) fn store_layer(&self, tar: &mut dyn Stream, diff_id: &Digest) -> Result<()> {
-        let stage = self.store.stage()?;
-        let unpacked = layer::unpack(tar, stage.directory(), &format!("layer {diff_id}"))?;
-        if unpacked.diff_id != *diff_id {
-            let found = unpacked.diff_id;
-            let message = format!("layer {diff_id}: its content has the diff ID {found}");
-            return Err(Error::new(Kind::Corrupt, message));
-        }
-        self.store.commit_layer(stage, diff_id, layer_record(&unpacked))
-    }
-
-    /// Patches the basis with what a delta layer's tar holds, and stores the result.
-    pub(super) fn store_patched_layer(
-        &self,
-        delta_layer: &mut dyn Stream,
-        basis: &mut Basis,
-        diff_id: &Digest,
-    ) -> Result<()> {
-        let patch = |out: &mut dyn Write| match balena::layer::open(delta_layer)? {
-            balena::layer::Layer::Shared => {
-                let message =
-                    format!("layer {diff_id} is shared with the delta's basis, which lacks it");
-                Err(Error::new(Kind::Corrupt, message))
-            }
-            balena::layer::Layer::Delta(mut member) => {
-                rsync::patch(basis, &mut member, out)?;
-                member.finish()
-            }
-        };
-        pipe::join(patch, |tar| self.store_layer(tar, diff_id))
-    }
-
-    /// Opens the image that a delta starts from.
-    pub(super) fn open_delta(&self, delta: &BalenaDelta, report: Report) -> Result<Basis> {
-        let base = self.store.image(&delta.base).map_err(|e| {
-            let message = format!(
-                "delta needs its basis, image {}, which is not here: pull that image first, or the full image",
-                delta.base
-            );
-            if e.kind() == Kind::NotFound { Error::new(Kind::NotFound, message) } else { e }
-        })?;
-        report(Event::DeltaBasis { image: base.id.short() });
-        self.basis(&base)
     }
 }
 

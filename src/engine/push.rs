@@ -129,7 +129,12 @@ impl Engine {
     }
 
     /// Pushes the layers, a few at a time and the uppermost first as docker does; gives their blobs in the plan's order.
-    fn push_layers(&self, plan: &Plan, push: &Push, report: Report) -> Result<Vec<Descriptor>> {
+    pub(super) fn push_layers(
+        &self,
+        plan: &Plan,
+        push: &Push,
+        report: Report,
+    ) -> Result<Vec<Descriptor>> {
         for layer in &plan.layers {
             report(Event::LayerPreparing { layer: layer.diff_id.short() });
         }
@@ -205,7 +210,7 @@ impl Engine {
         Ok((known.unwrap_or(blob), Event::LayerPushed { layer: short }))
     }
 
-    fn push_config(&self, image: &Image, plan: &Plan, push: &Push) -> Result<()> {
+    pub(super) fn push_config(&self, image: &Image, plan: &Plan, push: &Push) -> Result<()> {
         if push.has_blob(&image.id)? {
             return Ok(());
         }
@@ -220,7 +225,7 @@ impl Engine {
 }
 
 /// What is known before anything is asked.
-struct Plan {
+pub(super) struct Plan {
     /// Each layer once, the uppermost first.
     layers: Vec<PlannedLayer>,
     /// The manifest that the image was pulled by, and its document.
@@ -246,7 +251,7 @@ struct Elsewhere {
 }
 
 impl Engine {
-    fn plan_push(&self, image: &Image, reference: &Reference) -> Result<Plan> {
+    pub(super) fn plan_push(&self, image: &Image, reference: &Reference) -> Result<Plan> {
         let diff_ids = image.config.diff_ids()?;
         let original = self.original_manifest(image, diff_ids.len())?;
         let elsewhere = self.elsewhere(reference)?;
@@ -269,7 +274,7 @@ impl Engine {
     }
 
     /// The manifest that the image was pulled by, if it is one of this image.
-    fn original_manifest(
+    pub(super) fn original_manifest(
         &self,
         image: &Image,
         layer_count: usize,
@@ -357,12 +362,16 @@ impl Plan {
         Descriptor::new(media_type, digest, size_bytes)
     }
 
-    /// The manifest's type and document: the original one if that names just these blobs.
-    fn manifest(&self, image: &Image, pushed: &[Descriptor]) -> (String, Vec<u8>) {
+    /// What was pushed, in the order of the image's layers.
+    pub(super) fn in_order(&self, pushed: &[Descriptor]) -> Vec<Descriptor> {
         let place =
             |diff_id: &Digest| self.layers.iter().position(|layer| layer.diff_id == *diff_id);
-        let layers: Vec<Descriptor> =
-            self.diff_ids.iter().filter_map(|id| pushed.get(place(id)?).cloned()).collect();
+        self.diff_ids.iter().filter_map(|id| pushed.get(place(id)?).cloned()).collect()
+    }
+
+    /// The manifest's type and document: the original one if that names just these blobs.
+    fn manifest(&self, image: &Image, pushed: &[Descriptor]) -> (String, Vec<u8>) {
+        let layers = self.in_order(pushed);
         let (manifest_type, config_type) = match self.is_oci() {
             true => (OCI_MANIFEST, OCI_CONFIG),
             false => (DOCKER_MANIFEST, DOCKER_CONFIG),

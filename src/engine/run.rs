@@ -73,7 +73,7 @@ impl Engine {
                 let reference = Reference::parse(&options.image)?;
                 report(Event::Missing { reference: reference.familiar() });
                 let platform = options.platform.clone().unwrap_or_else(Engine::platform);
-                let pulled = self.pull(&reference, &platform, report)?;
+                let pulled = self.pull(&reference, &platform, self.deltas, report)?;
                 self.store.image(&pulled.image)
             }
             found => found,

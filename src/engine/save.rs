@@ -13,22 +13,24 @@ use super::Engine;
 use crate::delta::ReadAt;
 use crate::digest::{Digest, VerifyingReader};
 use crate::error::{Context, Result};
-use crate::json::{self, quote_as_go};
+use crate::json;
 use crate::layer::{LayerTar, archive};
 use crate::oci::archive::{ArchiveImage, IMAGE_NAME, INDEX, MANIFEST, REF_NAME, blob_path};
-use crate::oci::manifest::{OCI_INDEX, OCI_MANIFEST};
+use crate::oci::manifest::{Annotations, OCI_INDEX, OCI_MANIFEST, annotations};
 use crate::reference::Reference;
 use crate::store::Image;
 
 const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
+/// What `oci-layout` says.
+pub(super) const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
 /// An image to save, and what the archive says of it.
-struct Saved {
+pub(super) struct Saved {
     image: Image,
     names: Vec<Reference>,
     diff_ids: Vec<Digest>,
-    manifest: String,
+    pub(super) manifest: String,
 }
 
 impl Engine {
@@ -73,14 +75,20 @@ impl Engine {
         }
         if found.is_empty() {
             let image = self.store.find_image(name)?;
-            let asked = Reference::parse(name).ok().filter(|asked| asked.tag().is_some());
-            let known = self.store.references_of(&image.id)?;
-            found.push((image, asked.filter(|asked| known.contains(asked))));
+            let asked = self.name_asked_by(name, &image)?;
+            found.push((image, asked));
         }
         Ok(found)
     }
 
-    fn saved(&self, image: Image) -> Result<Saved> {
+    /// The tag that `text` is, if it is one of the image.
+    pub(super) fn name_asked_by(&self, text: &str, image: &Image) -> Result<Option<Reference>> {
+        let asked = Reference::parse(text).ok().filter(|asked| asked.tag().is_some());
+        let known = self.store.references_of(&image.id)?;
+        Ok(asked.filter(|asked| known.contains(asked)))
+    }
+
+    pub(super) fn saved(&self, image: Image) -> Result<Saved> {
         let diff_ids = image.config.diff_ids()?;
         let mut layers = Vec::new();
         for diff_id in &diff_ids {
@@ -119,7 +127,7 @@ fn write_layer(tar: LayerTar, diff_id: &Digest, archive: &mut archive::Writer) -
 /// Everything but layers; an image's documents are as small as those of `load`.
 fn write_documents(images: &[Saved], archive: &mut archive::Writer) -> Result<()> {
     let mut append = |path: &str, text: &[u8]| archive.append(path, text.len() as u64, &mut &*text);
-    append("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    append("oci-layout", OCI_LAYOUT)?;
     append(INDEX, index(images).as_bytes())?;
     append(MANIFEST, manifest(images).as_bytes())?;
     append("repositories", repositories(images).as_bytes())?;
@@ -151,9 +159,8 @@ fn index(images: &[Saved]) -> String {
             entries.push(descriptor(OCI_MANIFEST, &digest, size_bytes, annotations));
         };
         for name in &saved.names {
-            let full = quote_as_go(&name.to_string());
-            let tag = quote_as_go(name.tag().unwrap_or_default());
-            entry(&format!(r#","annotations":{{"{IMAGE_NAME}":{full},"{REF_NAME}":{tag}}}"#));
+            let annotations = json::to_string(&name_annotations(name));
+            entry(&format!(r#","annotations":{annotations}"#));
         }
         if saved.names.is_empty() {
             entry("");
@@ -161,6 +168,12 @@ fn index(images: &[Saved]) -> String {
     }
     let entries = entries.join(",");
     format!(r#"{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":[{entries}]}}"#)
+}
+
+/// What the entry of an image says of a name.
+pub(super) fn name_annotations(name: &Reference) -> Annotations {
+    let tag = name.tag().unwrap_or_default();
+    annotations(&[(IMAGE_NAME, &name.to_string()), (REF_NAME, tag)])
 }
 
 /// The list of names for engines of before 2016: repository, tag, top layer.

@@ -37,4 +37,4 @@ pub use pack::{pack, pack_upper};
 pub use peers::{MAX_PEERS, Peers};
 pub use rebuild::LayerTar;
 pub use room::{Room, Windows};
-pub use unpack::{Unpacked, unpack, unpack_resumable};
+pub use unpack::{Unpacked, unpack, unpack_beside, unpack_resumable};

@@ -52,7 +52,17 @@ pub struct Unpacked {
 /// dropped. After an error the stage holds a part and is to be removed. Errors name the layer by `name`, and the member.
 /// Whether the digest is the expected one is for the caller to see. Only root can set owners and make whiteouts.
 pub fn unpack(tar: &mut dyn Stream, stage: BorrowedFd, name: &str) -> Result<Unpacked> {
-    let unpacker = Unpacker::begin(tar, stage, None, Peers::default());
+    unpack_beside(tar, stage, name, Peers::default())
+}
+
+/// The same, with links to what `peers` have of its files.
+pub fn unpack_beside(
+    tar: &mut dyn Stream,
+    stage: BorrowedFd,
+    name: &str,
+    peers: Peers,
+) -> Result<Unpacked> {
+    let unpacker = Unpacker::begin(tar, stage, None, peers);
     in_layer(name, unpacker.and_then(|unpacker| unpacker.run(stage)))
 }
 

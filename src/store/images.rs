@@ -62,6 +62,12 @@ impl Store {
         diff_ids.is_ok_and(|diff_ids| diff_ids.iter().all(|diff_id| self.has_layer(diff_id)))
     }
 
+    /// Whether there is any image; what is damaged counts.
+    pub fn images_are_here(&self) -> Result<bool> {
+        let names = list(&self.path("images"))?;
+        Ok(names.iter().any(|name| Digest::from_hex(name).is_some()))
+    }
+
     /// All images, by ID. A damaged one is reported and left where it is.
     pub fn images(&self) -> Result<Vec<Image>> {
         let mut images = Vec::new();
