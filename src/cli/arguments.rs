@@ -23,6 +23,9 @@ pub struct Arguments {
     /// where locks and state of this boot are kept (default /run/vaquita)
     #[argh(option, arg_name = "dir")]
     pub run_root: Option<String>,
+    /// another data root, in which deltas may find their basis; it is only read
+    #[argh(option, arg_name = "dir")]
+    pub delta_data_root: Option<String>,
     /// PEM file of a certificate authority to trust for registries; may be repeated
     #[argh(option, arg_name = "file")]
     pub ca_file: Vec<String>,

@@ -46,6 +46,7 @@ System:
 Options:
   --data-root DIR           Where images and containers are kept (default /var/lib/vaquita)
   --run-root DIR            Where locks and state of this boot are kept (default /run/vaquita)
+  --delta-data-root DIR     Find the bases of deltas in this data root, too; it is only read
   --ca-file FILE            Trust this certificate authority for registries, too
   --insecure-registry HOST  Speak plain HTTP or unverified TLS with this registry
   --config-file FILE        Settings of this installation (default /etc/vaquita/daemon.json)

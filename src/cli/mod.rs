@@ -131,6 +131,9 @@ fn execute(arguments: Arguments) -> Result<i32> {
     let mut engine = Engine::open(&data_root, &run_root, registry)?;
     engine.max_concurrent_downloads =
         arguments.max_concurrent_downloads.or(config.max_concurrent_downloads);
+    if let Some(root) = &arguments.delta_data_root {
+        engine.read_bases_of(Path::new(root))?;
+    }
     if config.deltas == Some(false) {
         engine.deltas = Deltas::Never;
     }

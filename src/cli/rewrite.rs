@@ -51,6 +51,8 @@ const RUN_VALUES: &[&str] = &[
 const GLOBAL_VALUES: &[&str] = &[
     "--data-root",
     "--run-root",
+    "--delta-data-root",
+    "--basis-root",
     "--ca-file",
     "--insecure-registry",
     "--config-file",
@@ -58,7 +60,8 @@ const GLOBAL_VALUES: &[&str] = &[
 ];
 
 /// Long spellings of options, and argh's name for them.
-const LONG_NAMES: &[(&str, &str)] = &[("--network", "--net")];
+const LONG_NAMES: &[(&str, &str)] =
+    &[("--network", "--net"), ("--basis-root", "--delta-data-root")];
 
 /// Switches that are on by themselves, and argh's name for turning them off.
 const ON_BY_THEMSELVES: &[(&str, &str)] = &[("--human", "--no-human"), ("-H", "--no-human")];
@@ -257,6 +260,7 @@ mod tests {
             ("run --name=a -eA=b -e C=d x", "run --name a -e A=b -e C=d -- x"),
             ("run --rm=false --tty=true x --rm", "run --tty -- x --rm"),
             ("run --network host -u=1 -- x -y", "run --net host -u 1 -- x -y"),
+            ("--basis-root=/d pull x", "--delta-data-root /d pull x"),
             ("--data-root=/d run x", "--data-root /d run -- x"),
             ("image ls -q", "images -q"),
             ("image rm -f x", "rmi -f x"),

@@ -1,14 +1,18 @@
 //! The basis of a delta: the uncompressed layer tars of an image, bottom to top, as one run of bytes.
+//!
+//! The image may be in a second store, of another data root: that is only read, and nothing of it is locked. balenaOS keeps
+//! the running system and the next one in two.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 
-use super::Engine;
 use super::progress::{Event, Report};
+use super::pull::Committed;
+use super::{Engine, pipe};
 use crate::delta::ReadAt;
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
-use crate::layer::LayerTar;
+use crate::layer::{LayerTar, Peers};
 use crate::store::{Image, Store};
 
 /// The layers of an image joined without separators (balenaEngine's basis stream).
@@ -26,16 +30,56 @@ impl Engine {
         layer_tar(&self.store, diff_id)
     }
 
+    /// Whether the image is here, or in the second store that deltas may start from.
+    pub(super) fn has_basis(&self, id: &Digest) -> bool {
+        self.basis_stores().any(|store| store.has_image(id))
+    }
+
     /// Opens the image that a delta starts from.
     pub(super) fn open_basis(&self, id: &Digest, report: Report) -> Result<Basis> {
-        let image = self.store.image(id).map_err(|e| {
-            let message = format!(
-                "delta needs its basis, image {id}, which is not here: pull that image first, or the full image"
-            );
-            if e.kind() == Kind::NotFound { Error::new(Kind::NotFound, message) } else { e }
-        })?;
-        report(Event::DeltaBasis { image: id.short() });
-        Basis::open(&self.store, &image)
+        for store in self.basis_stores() {
+            match store.image(id) {
+                Ok(image) => {
+                    report(Event::DeltaBasis { image: id.short() });
+                    return Basis::open(store, &image);
+                }
+                Err(e) if e.kind() == Kind::NotFound => {}
+                Err(e) => return Err(e),
+            }
+        }
+        let message = format!(
+            "delta needs its basis, image {id}, which is not here: pull that image first, or the full image"
+        );
+        Err(Error::new(Kind::NotFound, message))
+    }
+
+    /// Whether the layer is here. One that the second store has is copied from there: a delta says nothing of layers that
+    /// basis and target share.
+    pub(super) fn bring_layer(&self, diff_id: &Digest, committed: &mut Committed) -> Result<bool> {
+        if self.store.has_layer(diff_id) {
+            return Ok(true);
+        }
+        let Some(other) = self.basis_stores().find(|store| store.has_layer(diff_id)) else {
+            return Ok(false);
+        };
+        let mut tar = layer_tar(other, diff_id)?;
+        let mut copy = |out: &mut dyn Write| pipe::copy(&mut tar, out);
+        let copied = self.stage_layer(diff_id, Peers::default(), &mut copy);
+        let copied =
+            copied.and_then(|(stage, record)| self.store.commit_layer(stage, diff_id, record));
+        match copied {
+            Ok(()) => committed.0.push(*diff_id),
+            Err(e) if e.kind() == Kind::NoSpace => return Err(e),
+            Err(e) => {
+                log::warn!("copy layer {diff_id} of the delta data root: {e}");
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn basis_stores(&self) -> impl Iterator<Item = &Store> {
+        [Some(&self.store), self.basis_store.as_ref()].into_iter().flatten()
     }
 }
 

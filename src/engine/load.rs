@@ -111,7 +111,7 @@ impl Engine {
         archive::read(&mut plain, &mut |member, content| {
             self.read_member(member, content, &mut contents, report)
         })?;
-        self.find_targets(&mut contents)?;
+        self.find_targets(&mut contents, committed)?;
         let mut candidates = std::mem::take(&mut contents.candidates);
         let images = contents.documents.images(platform, &Engine::platform())?;
         if images.is_empty() {
@@ -207,14 +207,15 @@ impl Engine {
     }
 
     /// The layers of the targets of native deltas: the archive names them by their blobs, and has none of these.
-    fn find_targets(&self, contents: &mut Contents) -> Result<()> {
+    fn find_targets(&self, contents: &mut Contents, committed: &mut Committed) -> Result<()> {
         for (offer, artifact) in contents.deltas.take().unwrap_or_default() {
             let Some((manifest, diff_ids)) = contents.target_of(&offer, &artifact) else {
                 continue;
             };
             for (blob, diff_id) in manifest.layers.iter().zip(diff_ids) {
                 let path = blob_path(&blob.digest()?);
-                let is_here = self.is_known(&diff_id, contents);
+                let is_here =
+                    self.is_known(&diff_id, contents) || self.bring_layer(&diff_id, committed)?;
                 if is_here && !contents.layers.contains_key(&path) {
                     contents.layers.insert(path, diff_id);
                 }
@@ -318,7 +319,7 @@ impl Engine {
             return Err(Error::new(Kind::Corrupt, message));
         }
         for (delta_layer, diff_id) in delta_layers.iter().zip(&diff_ids) {
-            if self.store.has_layer(diff_id) {
+            if self.bring_layer(diff_id, committed)? {
                 continue;
             }
             let mut tar = match candidates.iter().find(|c| c.diff_id == *delta_layer) {

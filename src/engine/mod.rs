@@ -56,7 +56,7 @@ pub use usage::{ImageUsage, Usage};
 
 pub use crate::store::{Finding, Remedy};
 
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::oci::platform::Platform;
 use crate::registry;
 use crate::store::Store;
@@ -65,6 +65,8 @@ use crate::sys::host;
 /// What every verb works on.
 pub struct Engine {
     store: Store,
+    /// Read only, for the bases of deltas.
+    basis_store: Option<Store>,
     registry: registry::Options,
     /// Layers fetched at a time; `None`: as many as suit the machine.
     pub max_concurrent_downloads: Option<u32>,
@@ -84,7 +86,18 @@ impl Engine {
     pub fn open(data_root: &Path, run_root: &Path, registry: registry::Options) -> Result<Engine> {
         let store = Store::open(data_root, run_root)?;
         let deltas = Deltas::default();
-        Ok(Engine { store, registry, max_concurrent_downloads: None, deltas })
+        Ok(Engine { store, basis_store: None, registry, max_concurrent_downloads: None, deltas })
+    }
+
+    /// Lets deltas start from images of another data root as well, which is only read.
+    pub fn read_bases_of(&mut self, data_root: &Path) -> Result<()> {
+        let store = Store::open(data_root, self.store.run_root())?;
+        if !data_root.join("version").exists() {
+            let message = format!("delta data root {}: no store is there", data_root.display());
+            return Err(Error::new(Kind::NotFound, message));
+        }
+        self.basis_store = Some(store);
+        Ok(())
     }
 
     fn concurrency(&self) -> usize {

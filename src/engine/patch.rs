@@ -58,7 +58,7 @@ impl Engine {
         if deltas == Deltas::Never || missing.is_empty() {
             return Ok(());
         }
-        let offer = match self.store.images_are_here()? {
+        let offer = match self.basis_store.is_some() || self.store.images_are_here()? {
             true => self.best_offer(target, deltas, missing),
             false => Ok(None),
         };
@@ -101,7 +101,7 @@ impl Engine {
         let is_to_target = |offer: &Offer| offer.target == target.image;
         let mut offers = list.iter().filter_map(|entry| Offer::read(entry).filter(is_to_target));
         let layers_bytes = (deltas == Deltas::IfCheaper).then(|| bytes_of(missing));
-        Ok(cheapest(&mut offers, layers_bytes, &|basis| self.store.has_image(basis)))
+        Ok(cheapest(&mut offers, layers_bytes, &|basis| self.has_basis(basis)))
     }
 
     /// Makes what `offer` makes of `missing`.

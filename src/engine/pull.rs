@@ -119,7 +119,7 @@ impl Engine {
         let mut missing = Vec::new();
         for (blob, diff_id) in manifest.layers.iter().zip(&wanted.diff_ids) {
             let layer = blob.digest()?.short();
-            match self.store.has_layer(diff_id) {
+            match self.bring_layer(diff_id, committed)? {
                 true => report(Event::LayerExists { layer }),
                 false => missing.push(fetch::Wanted { blob, diff_id: *diff_id }),
             }
