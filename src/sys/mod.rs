@@ -27,5 +27,7 @@ pub mod spawn;
 pub mod staged;
 pub mod sync;
 pub mod terminal;
+#[cfg(all(target_arch = "arm", panic = "immediate-abort"))]
+mod unwind;
 
 pub use rustix::io::Errno;
