@@ -367,6 +367,26 @@ fn moved_code_costs_next_to_nothing() {
     }
 }
 
+/// Whoever makes a tar by hand may leave out the zeros at its end, and those behind the last file.
+#[test]
+fn a_tar_that_ends_in_a_file_comes_back() {
+    let mut member = some_members(&mut Random(3)).remove(0);
+    member.content = b"as it was".to_vec();
+    let end = 512 + member.content.len();
+    let basis = tar_of(&[member.clone()])[..end].to_vec();
+    member.content = b"as it is now".to_vec();
+    let target = tar_of(&[member.clone()]);
+    for cut in 512..=target.len() {
+        let target = &target[..cut];
+        assert!(applied(&delta_of(&basis, target), &basis).unwrap() == target, "cut at {cut}");
+    }
+    member.content.clear();
+    let target = tar_of(&[member]);
+    for cut in [512, 513, target.len()] {
+        assert!(applied(&delta_of(&basis, &target[..cut]), &basis).unwrap() == target[..cut]);
+    }
+}
+
 /// A few bytes can ask for the basis any number of times: what comes of it is held against what the delta says that it makes.
 #[test]
 fn a_delta_makes_no_more_than_it_says() {

@@ -13,6 +13,7 @@ use super::basis::{Basis, Sequential};
 use super::progress::{Event, Report};
 use super::pull::Committed;
 use super::{Engine, payload};
+use crate::delta::native;
 use crate::delta::rsync::{self, Signature};
 use crate::digest::{Digest, HashingWriter};
 use crate::error::{Context, Error, Kind, Result};
@@ -155,12 +156,14 @@ impl Engine {
         report: Report,
     ) -> Result<Vec<Blob>> {
         let mut basis = Basis::open(&self.store, old)?;
+        report(Event::Fingerprinting { image: old.id.short() });
+        let index = native::Index::of(&mut basis)?;
         let mut blobs = Vec::new();
         for diff_id in missing_layers(old, new)? {
             let layer = diff_id.short();
             report(Event::ComputingDelta { layer: layer.clone() });
             let path = stage.path().join(blobs.len().to_string());
-            let descriptor = self.make_blob(&mut basis, &diff_id, &path).map_err(|e| {
+            let descriptor = self.make_blob(&index, &mut basis, &diff_id, &path).map_err(|e| {
                 Error::new(e.kind(), format!("delta to layer {diff_id}")).caused_by(e)
             })?;
             report(Event::DeltaDone { layer });
@@ -169,12 +172,18 @@ impl Engine {
         Ok(blobs)
     }
 
-    fn make_blob(&self, basis: &mut Basis, diff_id: &Digest, path: &PathBuf) -> Result<Descriptor> {
+    fn make_blob(
+        &self,
+        index: &native::Index,
+        basis: &mut Basis,
+        diff_id: &Digest,
+        path: &PathBuf,
+    ) -> Result<Descriptor> {
         let what = || "write a delta".to_string();
         let file = OpenOptions::new().write(true).create_new(true).open(path).context(what)?;
         let mut file = io::BufWriter::new(&file);
         let mut out = HashingWriter::new(&mut file as &mut dyn Write);
-        payload::make(basis, &mut self.layer_tar(diff_id)?, &mut out)?;
+        native::make(index, basis, &mut self.layer_tar(diff_id)?, &mut out)?;
         let size_bytes = out.count_bytes();
         let digest = out.finish().0;
         file.flush().context(what)?;

@@ -153,7 +153,8 @@ impl Maker<'_> {
             }
             None => None,
         };
-        let has_zero_padding = {
+        let end = entry.end().min(target.size_bytes());
+        let has_zero_padding = end == entry.end() && {
             let mut bytes = vec![0; padding(entry.bytes) as usize];
             read_exact(target, entry.content() + entry.bytes, &mut bytes)?;
             bytes.iter().all(|&byte| byte == 0)
@@ -166,7 +167,7 @@ impl Maker<'_> {
         if !fits {
             self.header(content::NONE | flag::GOES_ON, &block, other);
             self.end_operation()?;
-            return self.runs(target, entry.content(), entry.end());
+            return self.runs(target, entry.content(), end);
         }
         match peer {
             Some(peer) if peer.hash == entry.hash && peer.bytes == entry.bytes => {
@@ -231,56 +232,61 @@ impl Maker<'_> {
         read_exact(basis, peer.content(), &mut old)?;
         read_exact(target, entry.content(), &mut new)?;
         let pair = Pair::of(&old, &new);
-        let groups = pair.groups();
-        if let [steps] = &groups[..] {
-            let prediction = pair.prediction(steps, 0);
-            self.header(content::PATCH | flags_of(&prediction), block, other);
-            self.patch(&pair, prediction.as_ref(), steps, 0);
+        let parts = pair.parts();
+        if let [part] = &parts[..] {
+            self.header(content::PATCH | part.flags(), block, other);
+            self.patch(&pair, part);
             return self.end_operation();
         }
         self.header(content::NONE | flag::GOES_ON, block, other);
-        let mut at = 0;
-        for steps in groups {
-            let prediction = pair.prediction(&steps, at);
-            let bytes: usize = steps.iter().map(|step| step.copy + step.extra).sum();
+        for part in &parts {
             let columns = &mut self.frame.columns;
-            columns.byte(Column::Ops, content::PATCH | flag::PEER_GIVEN | flags_of(&prediction));
+            columns.byte(Column::Ops, content::PATCH | flag::PEER_GIVEN | part.flags());
             columns.signed(Column::Peers, peer.content().wrapping_sub(self.frame.next) as i64);
-            columns.number(Column::Counts, bytes as u64);
-            self.patch(&pair, prediction.as_ref(), &steps, at);
-            at += bytes;
+            columns.number(Column::Counts, bytes_of(&part.steps) as u64);
+            self.patch(&pair, part);
             self.end_operation()?;
         }
         self.runs(target, entry.content() + entry.bytes, entry.end())
     }
 
-    /// Writes the steps that make the part of the new file from `start` on.
-    fn patch(
-        &mut self,
-        pair: &Pair,
-        prediction: Option<&Prediction>,
-        steps: &[Step],
-        start: usize,
-    ) {
+    fn patch(&mut self, pair: &Pair, part: &Part) {
         let frame = &mut self.frame;
-        frame.columns.number(Column::Counts, steps.len() as u64);
-        if let Some(prediction) = prediction {
+        frame.columns.number(Column::Counts, part.steps.len() as u64);
+        if let Some(prediction) = &part.prediction {
             frame.columns.number(Column::Counts, prediction.kinds);
-            frame.columns.number(Column::Counts, start as u64);
+            frame.columns.number(Column::Counts, part.start as u64);
             prediction.new.write(&mut frame.columns);
         }
         let mut from = 0;
-        for step in steps {
+        for step in &part.steps {
             frame.columns.number(Column::Copies, step.copy as u64);
             frame.columns.number(Column::Extras, step.extra as u64);
             frame.columns.signed(Column::Seeks, step.from as i64 - from as i64);
             from = step.from + step.copy;
         }
-        pair.walk(steps, start, prediction, &mut |copied, wanted, extra| {
+        pair.walk(&part.steps, part.start, part.prediction.as_ref(), &mut |copied, wanted, extra| {
             frame.difference(copied, wanted);
             frame.columns.extend(Column::Literals, extra);
         });
     }
+}
+
+/// The steps that make the part of a new file from `start` on, in one operation.
+struct Part {
+    steps: Vec<Step>,
+    start: usize,
+    prediction: Option<Prediction>,
+}
+
+impl Part {
+    fn flags(&self) -> u8 {
+        if self.prediction.is_some() { flag::PREDICTED } else { 0 }
+    }
+}
+
+fn bytes_of(steps: &[Step]) -> usize {
+    steps.iter().map(|step| step.copy + step.extra).sum()
 }
 
 /// An old file, and the new one that is to be made of it.
@@ -289,10 +295,6 @@ struct Pair<'a> {
     new: &'a [u8],
     layouts: Option<(Layout, Layout)>,
     steps: Vec<Step>,
-}
-
-fn flags_of(prediction: &Option<Prediction>) -> u8 {
-    if prediction.is_some() { flag::PREDICTED } else { 0 }
 }
 
 impl<'a> Pair<'a> {
@@ -320,25 +322,35 @@ impl<'a> Pair<'a> {
     }
 
     /// The steps, in parts that fit into an operation each.
-    fn groups(&self) -> Vec<Vec<Step>> {
-        let (mut groups, mut group, mut cost) = (Vec::new(), Vec::new(), 0);
-        for step in self.steps.iter().flat_map(|&step| split(step)) {
-            // At worst every copied byte differs; that this is so for a whole file would be no match.
-            let step_cost = step.extra + step.copy / 4 + 16;
-            if cost + step_cost > OPERATION_BYTES || group.len() == MAX_PREDICTED_STEPS {
-                groups.push(std::mem::take(&mut group));
-                cost = 0;
-            }
-            cost += step_cost;
-            group.push(step);
+    fn parts(&self) -> Vec<Part> {
+        let steps: Vec<Step> = self.steps.iter().flat_map(|&step| split(step)).collect();
+        let mut parts = Vec::new();
+        let mut start = 0;
+        for steps in steps.chunks(MAX_PREDICTED_STEPS) {
+            self.fit(steps, start, &mut parts);
+            start += bytes_of(steps);
         }
-        groups.push(group);
-        groups
+        if parts.is_empty() {
+            parts.push(Part { steps, start, prediction: None });
+        }
+        parts
     }
 
-    /// The cheapest prediction for steps that make the new file from `start` on.
-    fn prediction(&self, steps: &[Step], start: usize) -> Option<Prediction> {
-        let (old, new) = self.layouts.as_ref().filter(|_| steps.len() <= MAX_PREDICTED_STEPS)?;
+    /// Adds `steps` to `parts`: as one, or as halves, and those again, where that is too much.
+    fn fit(&self, steps: &[Step], start: usize, parts: &mut Vec<Part>) {
+        let (cost, prediction) = self.prediction(steps, start);
+        if cost <= OPERATION_BYTES || steps.len() == 1 {
+            return parts.push(Part { steps: steps.to_vec(), start, prediction });
+        }
+        let (first, second) = steps.split_at(steps.len() / 2);
+        self.fit(first, start, parts);
+        self.fit(second, start + bytes_of(first), parts);
+    }
+
+    /// The cheapest prediction for steps that make the new file from `start` on, and how many bytes they then take at most.
+    fn prediction(&self, steps: &[Step], start: usize) -> (usize, Option<Prediction>) {
+        let (cost, layouts) = (self.cost(steps, start, None), self.layouts.as_ref());
+        let Some((old, new)) = layouts else { return (cost, None) };
         let moves = || {
             let mut at = start as u64;
             let copies = steps.iter().map(|step| {
@@ -348,22 +360,31 @@ impl<'a> Pair<'a> {
             });
             Moves::new(copies.collect())
         };
-        let choices = [0, CODE, ALL & !POINTERS & !JUMPS, ALL & !POINTERS, ALL & !JUMPS, ALL];
+        let choices = [CODE, ALL & !POINTERS & !JUMPS, ALL & !POINTERS, ALL & !JUMPS, ALL];
         let candidates = choices.into_iter().map(|kinds| {
-            let prediction = (kinds != 0).then(|| Prediction {
-                kinds,
-                old: old.clone(),
-                new: new.clone(),
-                moves: moves(),
-            });
-            let mut cost = 0;
-            self.walk(steps, start, prediction.as_ref(), &mut |copied, wanted, _| {
-                cost += copied.iter().zip(wanted).filter(|(one, other)| one != other).count();
-            });
-            (cost, prediction)
+            let (old, new) = (old.clone(), new.clone());
+            let prediction = Prediction { kinds, old, new, moves: moves() };
+            (self.cost(steps, start, Some(&prediction)), Some(prediction))
         });
-        let best = candidates.min_by_key(|(cost, _)| *cost);
-        best.and_then(|(_, prediction)| prediction)
+        let all = std::iter::once((cost, None)).chain(candidates);
+        // Cannot fail: there is one.
+        all.min_by_key(|(cost, _)| *cost).unwrap()
+    }
+
+    /// What the steps take at most, in bytes: numbers, differences and new bytes.
+    fn cost(&self, steps: &[Step], start: usize, prediction: Option<&Prediction>) -> usize {
+        const NUMBERS_OF_STEP: usize = 16;
+        let (mut cost, mut differed) = (steps.len() * NUMBERS_OF_STEP, false);
+        self.walk(steps, start, prediction, &mut |copied, wanted, extra| {
+            for (one, other) in copied.iter().zip(wanted) {
+                let differs = one != other;
+                // A gap and a run before the first value of a run, a byte each; longer numbers are for more bytes than 64.
+                cost += usize::from(differs) + if differs && !differed { 2 } else { 0 };
+                differed = differs;
+            }
+            cost += copied.len() / 64 + extra.len();
+        });
+        cost
     }
 
     /// Goes through the steps as the reader of the delta does: for each chunk what was copied, what is wanted, and the new bytes
@@ -395,7 +416,7 @@ type Each<'a> = dyn FnMut(&[u8], &[u8], &[u8]) + 'a;
 
 /// A step, in parts none of which is too much for an operation.
 fn split(step: Step) -> Vec<Step> {
-    const PART: usize = OPERATION_BYTES / 4;
+    const PART: usize = OPERATION_BYTES / 8;
     let (mut parts, mut step) = (Vec::new(), step);
     while step.copy > 2 * PART {
         parts.push(Step { copy: PART, extra: 0, ..step });
@@ -407,4 +428,30 @@ fn split(step: Step) -> Vec<Step> {
     }
     parts.push(step);
     parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two of three bytes are equal: enough for a match, and as dear as new bytes.
+    #[test]
+    fn a_part_is_never_more_than_a_frame_holds() {
+        let old = vec![0; 3 * OPERATION_BYTES];
+        let new: Vec<u8> = (0..old.len()).map(|at| u8::from(at % 3 == 0)).collect();
+        let steps = vec![Step { from: 0, copy: old.len(), extra: 0 }];
+        let pair = Pair { old: &old, new: &new, layouts: None, steps };
+        let parts = pair.parts();
+        let mut sink = std::io::sink();
+        let (mut maker, mut at) = (Maker { frame: FrameState::new(), out: &mut sink }, 0);
+        for part in &parts {
+            assert_eq!(part.start, at);
+            at += bytes_of(&part.steps);
+            let before = maker.frame.columns.bytes();
+            maker.patch(&pair, part);
+            let bytes = maker.frame.columns.bytes() - before;
+            assert!(bytes <= OPERATION_BYTES, "{bytes} from {}", part.start);
+        }
+        assert_eq!(at, new.len());
+    }
 }
