@@ -155,6 +155,11 @@ impl Engine {
         stage: &Stage,
         report: Report,
     ) -> Result<Vec<Blob>> {
+        if !cfg!(feature = "make-deltas") {
+            let message = "this vaquita is built without what makes native deltas: build it with --features make-deltas, or \
+                make one with --format balena";
+            return Err(Error::new(Kind::Unsupported, message));
+        }
         let mut basis = Basis::open(&self.store, old)?;
         report(Event::Fingerprinting { image: old.id.short() });
         let index = native::Index::of(&mut basis)?;
