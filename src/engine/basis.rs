@@ -7,10 +7,10 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 
 use super::progress::{Event, Report};
-use super::pull::Committed;
+use super::pull::{Committed, layer_record};
 use super::{Engine, pipe};
 use crate::delta::ReadAt;
-use crate::digest::Digest;
+use crate::digest::{Digest, HashingWriter};
 use crate::error::{Error, Kind, Result};
 use crate::layer::{LayerTar, Peers};
 use crate::store::{Image, Store};
@@ -65,8 +65,12 @@ impl Engine {
         let mut tar = layer_tar(other, diff_id)?;
         let mut copy = |out: &mut dyn Write| pipe::copy(&mut tar, out);
         let copied = self.stage_layer(diff_id, Peers::default(), &mut copy);
-        let copied =
-            copied.and_then(|(stage, record)| self.store.commit_layer(stage, diff_id, record));
+        let copied = copied.and_then(|(stage, unpacked)| match unpacked.diff_id {
+            found if found == *diff_id => {
+                self.store.commit_layer(stage, diff_id, layer_record(&unpacked))
+            }
+            found => Err(Error::new(Kind::Corrupt, format!("its content has the diff ID {found}"))),
+        });
         match copied {
             Ok(()) => committed.0.push(*diff_id),
             Err(e) if e.kind() == Kind::NoSpace => return Err(e),
@@ -100,6 +104,16 @@ impl Basis {
             ends.push(end);
         }
         Ok(Basis { diff_ids, layers, ends })
+    }
+
+    /// The lowest layer whose files are not any more what they were. Reads everything below it.
+    pub(super) fn damaged(&mut self) -> Option<Digest> {
+        self.diff_ids.iter().zip(&mut self.layers).find_map(|(diff_id, tar)| {
+            let mut nowhere = io::sink();
+            let mut read = HashingWriter::new(&mut nowhere as &mut dyn Write);
+            let is_whole = pipe::copy(&mut Sequential::new(tar), &mut read).is_ok();
+            (!is_whole || read.finish().0 != *diff_id).then_some(*diff_id)
+        })
     }
 }
 

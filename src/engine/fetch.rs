@@ -94,6 +94,38 @@ impl Engine {
         failure.map_or(Ok(()), Err)
     }
 
+    /// Makes the layer `diff_id` of the blob `digest`, and commits it, unless it has come meanwhile. `unpack` goes on from the
+    /// checkpoint of an earlier try, if there is one; what a failure that may pass leaves is kept for the next.
+    pub(super) fn resumably(
+        &self,
+        diff_id: &Digest,
+        digest: &Digest,
+        unpack: &mut dyn FnMut(&mut Stage, Option<Checkpoint>) -> Result<Unpacked>,
+    ) -> Result<()> {
+        let Some(mut stage) = self.store.layer_stage(diff_id)? else { return Ok(()) };
+        let from = Checkpoint::load(stage.directory(), digest);
+        let resumed = from.is_some();
+        let mut result = unpack(&mut stage, from);
+        // What an earlier try left may be what is wrong.
+        let is_of_stage = |e: &Error| {
+            use Kind::{Cancelled, NoSpace, Unauthorized, Unavailable};
+            !matches!(e.kind(), Unavailable | Cancelled | NoSpace | Unauthorized)
+        };
+        if resumed && result.as_ref().is_err_and(is_of_stage) {
+            result = unpack(&mut stage, None);
+        }
+        match result {
+            Ok(unpacked) => self.store.commit_layer(stage, diff_id, layer_record(&unpacked)),
+            Err(e) => {
+                let may_pass = matches!(e.kind(), Kind::Unavailable | Kind::Cancelled);
+                if may_pass && layer::staged_bytes(stage.directory()).is_some() {
+                    stage.keep();
+                }
+                Err(e)
+            }
+        }
+    }
+
     /// The layers that are here and likely to share files with `layers`: those of images of the same repository first.
     fn peer_layers(&self, reference: &Reference, layers: &[Wanted]) -> Vec<Digest> {
         let records = self.store.references().unwrap_or_default();
@@ -205,35 +237,10 @@ impl Fetching<'_> {
     fn fetch(&self, wanted: &Wanted, tell: &dyn Fn(Event)) -> Result<()> {
         let digest = wanted.blob.digest()?;
         let reference = self.reference;
-        self.fetch_stage(wanted, &digest, tell).map_err(|e| {
+        let unpack = &mut |stage: &mut Stage, from| self.unpack(wanted, stage, from, tell);
+        self.engine.resumably(&wanted.diff_id, &digest, unpack).map_err(|e| {
             Error::new(e.kind(), format!("pull layer {digest} of {reference}")).caused_by(e)
         })
-    }
-
-    fn fetch_stage(&self, wanted: &Wanted, digest: &Digest, tell: &dyn Fn(Event)) -> Result<()> {
-        let store = &self.engine.store;
-        let Some(mut stage) = store.layer_stage(&wanted.diff_id)? else { return Ok(()) };
-        let from = Checkpoint::load(stage.directory(), digest);
-        let resumed = from.is_some();
-        let mut result = self.unpack(wanted, &mut stage, from, tell);
-        // What an earlier try left may be what is wrong.
-        let is_of_stage = |e: &Error| {
-            use Kind::{Cancelled, NoSpace, Unauthorized, Unavailable};
-            !matches!(e.kind(), Unavailable | Cancelled | NoSpace | Unauthorized)
-        };
-        if resumed && result.as_ref().is_err_and(is_of_stage) {
-            result = self.unpack(wanted, &mut stage, None, tell);
-        }
-        match result {
-            Ok(unpacked) => store.commit_layer(stage, &wanted.diff_id, layer_record(&unpacked)),
-            Err(e) => {
-                let may_pass = matches!(e.kind(), Kind::Unavailable | Kind::Cancelled);
-                if may_pass && layer::staged_bytes(stage.directory()).is_some() {
-                    stage.keep();
-                }
-                Err(e)
-            }
-        }
     }
 
     fn unpack(
@@ -243,12 +250,13 @@ impl Fetching<'_> {
         from: Option<Checkpoint>,
         tell: &dyn Fn(Event),
     ) -> Result<Unpacked> {
-        if from.is_none() {
-            stage.restart()?;
-        }
         let (digest, diff_id) = (wanted.blob.digest()?, wanted.diff_id);
         let name = format!("layer {diff_id}");
         let mut decoder = self.open(wanted, stage, from.as_ref(), &name)?;
+        // Only now: while nothing comes, what another way had made of the layer may still be of use.
+        if from.is_none() {
+            stage.restart()?;
+        }
         let trail = Trail::default();
         let peers = self.engine.peers(&mut self.peers.iter());
         let resumption = Resumption { trail: &trail, blob: digest, from, peers };

@@ -15,14 +15,16 @@ use std::io::{self, Read};
 
 use super::Engine;
 use super::basis::Basis;
+use super::payload::Payload;
 use super::progress::{Event, Report};
 use super::pull::{Committed, layer_record};
+use crate::delta::ReadAt;
 use crate::delta::balena::{self, BalenaDelta};
 use crate::digest::{Digest, HashingWriter};
 use crate::error::{Context, Error, Kind, Result};
 use crate::json::MAX_DOCUMENT_BYTES;
 use crate::layer::archive::{self, Content, Member};
-use crate::layer::{self, LayerTar};
+use crate::layer::{self, Decoder, LayerTar};
 use crate::oci::archive::{ArchiveImage, Documents, blob_path, claimed_digest, missing};
 use crate::oci::artifact::{self, Format, Offer};
 use crate::oci::config::ImageConfig;
@@ -107,7 +109,7 @@ impl Engine {
         report: Report,
     ) -> Result<Vec<Loaded>> {
         let mut contents = Contents::default();
-        let mut plain = layer::Decoder::open(Box::new(archive), None)?;
+        let mut plain = Decoder::open(Box::new(archive), None)?;
         archive::read(&mut plain, &mut |member, content| {
             self.read_member(member, content, &mut contents, report)
         })?;
@@ -156,7 +158,10 @@ impl Engine {
             content_type => {
                 if let Some((basis, diff_id)) = contents.delta_at(path)? {
                     let mut whole = head.as_slice().chain(content);
-                    return match self.read_delta(&mut whole, basis, &diff_id, contents, report) {
+                    let delta = Decoder::plain(Box::new(&mut whole), None);
+                    let payload = Payload::new(Format::Native, member.size_bytes);
+                    let read = self.read_delta(payload, delta, basis, &diff_id, contents, report);
+                    return match read {
                         Err(e) if e.kind() != Kind::NoSpace => {
                             contents.delta_failure.get_or_insert(e);
                             Ok(())
@@ -178,7 +183,8 @@ impl Engine {
     /// Applies the native delta of a layer, unless the layer is known.
     fn read_delta(
         &self,
-        delta: &mut dyn Stream,
+        payload: Payload,
+        mut delta: Decoder,
         basis: Digest,
         diff_id: &Digest,
         contents: &mut Contents,
@@ -194,7 +200,7 @@ impl Engine {
             _ => (basis, self.open_basis(&basis, report)?),
         };
         let (stage, record) =
-            self.stage_patched_layer(Format::Native, delta, &mut basis.1, diff_id)?;
+            self.stage_patched_layer(&payload, &mut delta, &mut basis.1, diff_id)?;
         contents.basis = Some(basis);
         contents.candidates.push(Candidate { diff_id: *diff_id, stage, record });
         report(Event::LayerDone { layer });
@@ -232,7 +238,7 @@ impl Engine {
         report: Report,
     ) -> Result<Digest> {
         let hinted = claimed_digest(path).filter(|id| self.store.has_layer(id));
-        let mut tar = layer::Decoder::open(Box::new(content), None)?;
+        let mut tar = Decoder::open(Box::new(content), None)?;
         if let Some(diff_id) = hinted {
             let mut hashing = HashingWriter::new(io::sink());
             io::copy(&mut tar, &mut hashing)
@@ -328,7 +334,11 @@ impl Engine {
                 }
                 None => self.layer_tar(delta_layer)?,
             };
-            self.store_patched_layer(Format::Balena, &mut tar, &mut basis, diff_id)?;
+            let payload = Payload::new(Format::Balena, tar.size_bytes());
+            let mut tar = Decoder::plain(Box::new(&mut tar), None);
+            let (stage, record) =
+                self.stage_patched_layer(&payload, &mut tar, &mut basis, diff_id)?;
+            self.store.commit_layer(stage, diff_id, record)?;
             committed.0.push(*diff_id);
         }
         Ok(())

@@ -9,19 +9,19 @@ use std::io::Write;
 use std::os::fd::OwnedFd;
 
 use super::basis::Basis;
+use super::payload::Payload;
 use super::progress::{Event, Report};
 use super::pull::{Committed, layer_record};
-use super::{Engine, fetch, payload, pipe};
+use super::{Engine, fetch, pipe};
 use crate::delta::balena::BalenaDelta;
-use crate::digest::{Digest, VerifyingReader};
+use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
-use crate::layer::{self, MAX_PEERS, Peers};
+use crate::layer::{self, Decoder, DecoderState, MAX_PEERS, Peers, Resumption, Trail, Unpacked};
 use crate::oci::artifact::{self, DELTA_TYPE, Format, Offer};
 use crate::oci::manifest::{Descriptor, Manifest};
 use crate::reference::Reference;
 use crate::registry::Client;
 use crate::store::{LayerRecord, Stage};
-use crate::stream::Stream;
 
 /// Which deltas a pull may use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,6 +43,13 @@ pub(super) struct Target<'a> {
     pub manifest: Digest,
     pub image: Digest,
     pub diff_ids: &'a [Digest],
+}
+
+/// Where the deltas of layers are.
+struct Source<'a> {
+    client: &'a Client,
+    reference: &'a Reference,
+    format: Format,
 }
 
 impl Engine {
@@ -123,8 +130,9 @@ impl Engine {
         }) {
             let (diff_id, layer) = (wanted.diff_id, wanted.name());
             report(Event::LayerStarted { layer: layer.clone() });
-            let Target { client, reference, .. } = target;
-            self.patch_layer(client, reference, offer.format, blob, &mut basis, &diff_id)
+            let Target { client, reference, .. } = *target;
+            let source = Source { client, reference, format: offer.format };
+            self.patch_layer(&source, blob, &mut basis, &diff_id, report)
                 .map_err(|e| Error::new(e.kind(), format!("layer {diff_id}")).caused_by(e))?;
             committed.0.push(diff_id);
             report(Event::LayerDone { layer });
@@ -151,76 +159,88 @@ impl Engine {
             return Ok(());
         }
         let mut basis = self.open_basis(&delta.base, report)?;
+        let source = Source { client, reference, format: Format::Balena };
         for fetch::Wanted { blob, diff_id } in layers {
             let layer = blob.digest()?.short();
             report(Event::LayerStarted { layer: layer.clone() });
-            self.patch_layer(client, reference, Format::Balena, blob, &mut basis, diff_id)
-                .map_err(|e| {
-                    let message = format!("pull layer {} of {reference}", blob.digest);
-                    Error::new(e.kind(), message).caused_by(e)
-                })?;
+            self.patch_layer(&source, blob, &mut basis, diff_id, report).map_err(|e| {
+                let message = format!("pull layer {} of {reference}", blob.digest);
+                Error::new(e.kind(), message).caused_by(e)
+            })?;
             committed.0.push(*diff_id);
             report(Event::LayerDone { layer });
         }
         Ok(())
     }
 
-    /// Fetches the delta of one layer, and makes and commits the layer.
+    /// Fetches the delta of one layer, from where an earlier try left it, and makes and commits the layer.
     fn patch_layer(
         &self,
-        client: &Client,
-        reference: &Reference,
-        format: Format,
+        source: &Source,
         blob: &Descriptor,
         basis: &mut Basis,
         diff_id: &Digest,
+        report: Report,
     ) -> Result<()> {
-        let mut delta = VerifyingReader::new(client.blob(reference, blob, 0)?, blob.digest()?);
-        self.store_patched_layer(format, &mut delta, basis, diff_id)
+        let digest = blob.digest()?;
+        let (name, layer) = (format!("layer {diff_id}"), diff_id.short());
+        self.resumably(diff_id, &digest, &mut |stage, from| {
+            let mut payload = Payload::new(source.format, blob.size);
+            let connect = |offset| source.client.blob(source.reference, blob, offset);
+            let mut delta = match &from {
+                None => Decoder::plain(connect(0)?, Some(digest)),
+                Some(from) => {
+                    let (place, _) = (from.decoder(), from.restore(stage.directory(), &name)?);
+                    payload.written = Some(place.tar_offset());
+                    Decoder::resume(connect(place.blob_offset())?, place, Vec::new(), digest)?
+                }
+            };
+            if from.is_none() {
+                stage.restart()?;
+            }
+            let trail = Trail::default();
+            let peers = self.peers(&mut basis.diff_ids.iter().rev());
+            let resumption = Resumption { trail: &trail, blob: digest, from, peers };
+            let mut note = |place: DecoderState| {
+                let (done_bytes, total_bytes) = (place.blob_offset(), blob.size);
+                report(Event::LayerProgress { layer: layer.clone(), done_bytes, total_bytes });
+                trail.add(place);
+            };
+            let unpacked = pipe::join(
+                |out| payload.apply(&mut delta, basis, out, &mut note),
+                |tar| layer::unpack_resumable(tar, stage.directory(), &name, resumption),
+            )?;
+            verified(unpacked, diff_id, basis)
+        })
     }
 
-    /// Patches the basis with the delta of a layer, and stores the result, in which files that are equal to the basis's are
-    /// links to them.
-    pub(super) fn store_patched_layer(
-        &self,
-        format: Format,
-        delta: &mut dyn Stream,
-        basis: &mut Basis,
-        diff_id: &Digest,
-    ) -> Result<()> {
-        let (stage, record) = self.stage_patched_layer(format, delta, basis, diff_id)?;
-        self.store.commit_layer(stage, diff_id, record)
-    }
-
-    /// The same, but for the commit.
+    /// Patches the basis with the delta of a layer, in a stage in which files that are equal to the basis's are links to them.
     pub(super) fn stage_patched_layer(
         &self,
-        format: Format,
-        delta: &mut dyn Stream,
+        payload: &Payload,
+        delta: &mut Decoder,
         basis: &mut Basis,
         diff_id: &Digest,
     ) -> Result<(Stage, LayerRecord)> {
         let peers = self.peers(&mut basis.diff_ids.iter().rev());
-        self.stage_layer(diff_id, peers, &mut |out| payload::apply(format, delta, basis, out))
+        let mut apply = |out: &mut dyn Write| payload.apply(delta, basis, out, &mut |_| {});
+        let (stage, unpacked) = self.stage_layer(diff_id, peers, &mut apply)?;
+        let unpacked = verified(unpacked, diff_id, basis)?;
+        Ok((stage, layer_record(&unpacked)))
     }
 
-    /// Unpacks the uncompressed tar that `produce` writes, with links to what `peers` have of its files; an error if it is
-    /// not the layer `diff_id`.
+    /// Unpacks the uncompressed tar that `produce` writes, with links to what `peers` have of its files. Whether it is the layer
+    /// `diff_id` is for the caller to see.
     pub(super) fn stage_layer(
         &self,
         diff_id: &Digest,
         peers: Peers,
         produce: &mut dyn FnMut(&mut dyn Write) -> Result<()>,
-    ) -> Result<(Stage, LayerRecord)> {
+    ) -> Result<(Stage, Unpacked)> {
         let (stage, name) = (self.store.stage()?, format!("layer {diff_id}"));
         let unpacked =
             pipe::join(produce, |tar| layer::unpack_beside(tar, stage.directory(), &name, peers))?;
-        if unpacked.diff_id != *diff_id {
-            let found = unpacked.diff_id;
-            let message = format!("its content has the diff ID {found}, not {diff_id}");
-            return Err(Error::new(Kind::Corrupt, message));
-        }
-        Ok((stage, layer_record(&unpacked)))
+        Ok((stage, unpacked))
     }
 
     /// Layers opened to look for files in, the most likely first. One that cannot be opened has no files to offer.
@@ -228,6 +248,20 @@ impl Engine {
         let opened = layers.filter_map(|diff_id| self.store.open_layer(diff_id).ok());
         Peers::new(opened.take(MAX_PEERS).map(OwnedFd::from).collect())
     }
+}
+
+/// What was made, if it is the layer; or what it is of the basis that it is not.
+fn verified(unpacked: Unpacked, diff_id: &Digest, basis: &mut Basis) -> Result<Unpacked> {
+    if unpacked.diff_id == *diff_id {
+        return Ok(unpacked);
+    }
+    let found = unpacked.diff_id;
+    let why = match basis.damaged() {
+        Some(damaged) => format!("layer {damaged} of the basis is damaged (see `check --deep`)"),
+        None => "the basis is whole, so the delta is wrong".into(),
+    };
+    let message = format!("its content has the diff ID {found}, not {diff_id}: {why}");
+    Err(Error::new(Kind::Corrupt, message))
 }
 
 /// What the layers weigh as they would be fetched.

@@ -9,16 +9,17 @@ use std::path::PathBuf;
 
 use fs_err::{File, OpenOptions};
 
+use super::Engine;
 use super::basis::{Basis, Sequential};
+use super::payload::Payload;
 use super::progress::{Event, Report};
 use super::pull::Committed;
-use super::{Engine, payload};
 use crate::delta::native;
 use crate::delta::rsync::{self, Signature};
 use crate::digest::{Digest, HashingWriter};
 use crate::error::{Context, Error, Kind, Result};
-use crate::layer::archive;
 use crate::layer::gzip::GzipWriter;
+use crate::layer::{Decoder, archive};
 use crate::oci::archive::{INDEX, blob_path};
 use crate::oci::artifact::{self, EMPTY, Format, Offer, empty_blob};
 use crate::oci::manifest::{
@@ -194,8 +195,10 @@ impl Engine {
         file.flush().context(what)?;
         let mut nowhere = io::sink();
         let mut made = HashingWriter::new(&mut nowhere as &mut dyn Write);
-        let mut delta = File::open(path).context(what)?;
-        payload::apply(Format::Native, &mut delta, basis, &mut made)?;
+        let delta = File::open(path).context(what)?;
+        let mut delta = Decoder::plain(Box::new(delta), None);
+        let payload = Payload::new(Format::Native, size_bytes);
+        payload.apply(&mut delta, basis, &mut made, &mut |_| {})?;
         if made.finish().0 != *diff_id {
             let message = "what it makes has another diff ID: look for damage by `check --deep`";
             return Err(Error::new(Kind::Corrupt, message));

@@ -20,6 +20,8 @@ pub struct Member {
     pub path: String,
     /// Where it points, if it is a link; a hard link, whose target is a member, with a leading slash.
     pub link: Option<String>,
+    /// The length of its content in bytes.
+    pub size_bytes: u64,
 }
 
 /// What a member of an archive of images is, by its first bytes.
@@ -105,7 +107,8 @@ pub fn read(
         };
         headers_left.set(u64::MAX);
         if kind.is_file() || link.is_some() {
-            take(&Member { path, link }, &mut entry)?;
+            let size_bytes = entry.size();
+            take(&Member { path, link, size_bytes }, &mut entry)?;
         }
         // Read to its end here, where no limit holds.
         std::io::copy(&mut entry, &mut std::io::sink()).context(what)?;

@@ -223,7 +223,13 @@ impl Trail {
         if self.lock().back().is_some_and(|last| !far(last)) {
             return;
         }
-        let Some(state) = decoder.state() else { return };
+        if let Some(state) = decoder.state() {
+            self.add(state);
+        }
+    }
+
+    /// Notes a place to go on from.
+    pub fn add(&self, state: DecoderState) {
         let mut places = self.lock();
         if places.len() < MAX_TRAIL {
             places.push_back(state);

@@ -60,6 +60,11 @@ impl DecoderState {
         self.tar_offset
     }
 
+    /// The same place in a stream that is not the tar but makes it, and has made so many bytes.
+    pub fn having_made(self, tar_offset: u64) -> DecoderState {
+        DecoderState { tar_offset, ..self }
+    }
+
     /// How much memory the window takes that is needed to go on; what all decoders need is not counted.
     pub fn window_bytes(&self) -> u64 {
         match &self.form {
@@ -78,6 +83,13 @@ impl DecoderState {
     }
 }
 
+fn input<'a>(reader: Box<dyn Stream + 'a>, is_verified: bool) -> Input<'a> {
+    match is_verified {
+        true => Input::hashed(reader, 0, Hasher::new()),
+        false => Input::new(reader),
+    }
+}
+
 impl<'a> Decoder<'a> {
     /// Finds out by the first bytes of `reader` what it is. Compressions that are not supported are refused by name;
     /// what looks like none is passed on as it is.
@@ -92,10 +104,7 @@ impl<'a> Decoder<'a> {
             }
         };
         let whole = Box::new(io::Cursor::new(head).chain(reader));
-        let input = match expected {
-            Some(_) => Input::hashed(whole, 0, Hasher::new()),
-            None => Input::new(whole),
-        };
+        let input = input(whole, expected.is_some());
         let form = match found {
             None => Form::Plain(input),
             Some("gzip") => Form::Gzip(GzipReader::new(input)),
@@ -107,6 +116,12 @@ impl<'a> Decoder<'a> {
             }
         };
         Ok(Decoder { form, expected, offset: 0 })
+    }
+
+    /// What is not compressed, whatever it looks like.
+    pub fn plain(reader: Box<dyn Stream + 'a>, expected: Option<Digest>) -> Decoder<'a> {
+        let form = Form::Plain(input(reader, expected.is_some()));
+        Decoder { form, expected, offset: 0 }
     }
 
     /// Goes on where another decoder gave `state`: `reader` gives the compressed bytes from `blob_offset` on, and

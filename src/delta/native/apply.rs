@@ -22,32 +22,64 @@ const BUFFER_BYTES: usize = 64 << 10;
 /// `Kind::Corrupt` if the delta is truncated, has lengths or positions that cannot be, or is for a basis of another length; the
 /// kind of the cause if a stream fails.
 pub fn apply(delta: &mut dyn Stream, basis: &mut dyn ReadAt, out: &mut dyn Write) -> Result<()> {
-    let mut magic = [0; MAGIC.len()];
-    delta.read_exact(&mut magic).context(|| "read delta".into())?;
-    if magic != *MAGIC {
-        return Err(corrupt("it is no delta of a version that is known".into()));
-    }
-    let (wanted, found) = (read_number(delta)?, basis.size_bytes());
-    if wanted != found {
-        return Err(corrupt(format!(
-            "delta is for a basis of {wanted} bytes: this one has {found}"
-        )));
-    }
-    let left = read_number(delta)?;
-    let target = Target { out: BufWriter::with_capacity(BUFFER_BYTES, out), left };
-    let mut applier = Applier { basis: Basis::new(basis), target };
-    while let Some(frame) = Frame::read(delta)? {
-        applier.frame(frame)?;
-    }
-    if delta.read(&mut [0]).context(|| "read delta".into())? > 0 {
-        return Err(corrupt("delta goes on after its end".into()));
-    }
-    applier.target.finish()
+    let mut patching = Patching::begin(delta, basis, out)?;
+    while patching.frame(delta)? {}
+    patching.finish(delta)
 }
 
-struct Applier<'a> {
+/// A delta that is being applied, frame by frame, so that another process can go on between two.
+pub struct Patching<'a> {
     basis: Basis<'a>,
     target: Target<'a>,
+}
+
+impl<'a> Patching<'a> {
+    /// Reads what stands before the first frame.
+    pub fn begin(
+        delta: &mut dyn Stream,
+        basis: &'a mut dyn ReadAt,
+        out: &'a mut dyn Write,
+    ) -> Result<Self> {
+        let mut magic = [0; MAGIC.len()];
+        delta.read_exact(&mut magic).context(|| "read delta".into())?;
+        if magic != *MAGIC {
+            return Err(corrupt("it is no delta of a version that is known".into()));
+        }
+        let (wanted, found) = (read_number(delta)?, basis.size_bytes());
+        if wanted != found {
+            return Err(corrupt(format!(
+                "delta is for a basis of {wanted} bytes: this one has {found}"
+            )));
+        }
+        let length = read_number(delta)?;
+        Ok(Patching { basis: Basis::new(basis), target: Target::new(out, 0, Some(length)) })
+    }
+
+    /// Goes on between two frames, where another had written so many bytes of the target.
+    pub fn resume(written: u64, basis: &'a mut dyn ReadAt, out: &'a mut dyn Write) -> Self {
+        Patching { basis: Basis::new(basis), target: Target::new(out, written, None) }
+    }
+
+    /// Applies the next frame; `false` at the end of the delta. What it makes has been written on return.
+    pub fn frame(&mut self, delta: &mut dyn Stream) -> Result<bool> {
+        let Some(frame) = Frame::read(delta)? else { return Ok(false) };
+        self.apply(frame)?;
+        self.target.flush()?;
+        Ok(true)
+    }
+
+    /// Bytes of the target that have been made.
+    pub fn written(&self) -> u64 {
+        self.target.written
+    }
+
+    /// Looks whether that was all.
+    pub fn finish(self, delta: &mut dyn Stream) -> Result<()> {
+        if delta.read(&mut [0]).context(|| "read delta".into())? > 0 {
+            return Err(corrupt("delta goes on after its end".into()));
+        }
+        self.target.finish()
+    }
 }
 
 /// What begins anew with each frame.
@@ -62,8 +94,8 @@ struct State {
     run: u64,
 }
 
-impl Applier<'_> {
-    fn frame(&mut self, frame: Frame) -> Result<()> {
+impl Patching<'_> {
+    fn apply(&mut self, frame: Frame) -> Result<()> {
         let mut state = State {
             frame,
             headers: header::Context::new(),
@@ -366,31 +398,41 @@ fn ended(offset: u64) -> Error {
 
 struct Target<'a> {
     out: BufWriter<&'a mut dyn Write>,
-    /// What is still to come.
-    left: u64,
+    written: u64,
+    /// How many bytes it is to have, if that is known.
+    length: Option<u64>,
 }
 
-impl Target<'_> {
+impl<'a> Target<'a> {
+    fn new(out: &'a mut dyn Write, written: u64, length: Option<u64>) -> Self {
+        Target { out: BufWriter::with_capacity(BUFFER_BYTES, out), written, length }
+    }
+
     fn check(&self, bytes: u64) -> Result<()> {
-        if bytes <= self.left {
-            return Ok(());
+        match self.length {
+            Some(length) if bytes > length - self.written => {
+                Err(corrupt("delta makes more than it says".into()))
+            }
+            _ => Ok(()),
         }
-        Err(corrupt("delta makes more than it says".into()))
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.check(bytes.len() as u64)?;
-        self.left -= bytes.len() as u64;
+        self.written += bytes.len() as u64;
         self.out.write_all(bytes).context(|| "write what the delta makes".into())
     }
 
-    fn finish(mut self) -> Result<()> {
-        if self.left > 0 {
-            return Err(corrupt(format!(
-                "delta lacks the last {} bytes of what it makes",
-                self.left
-            )));
-        }
+    fn flush(&mut self) -> Result<()> {
         self.out.flush().context(|| "write what the delta makes".into())
+    }
+
+    fn finish(mut self) -> Result<()> {
+        match self.length.map(|length| length - self.written) {
+            Some(left) if left > 0 => {
+                Err(corrupt(format!("delta lacks the last {left} bytes of what it makes")))
+            }
+            _ => self.flush(),
+        }
     }
 }

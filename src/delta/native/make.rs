@@ -265,10 +265,15 @@ impl Maker<'_> {
             frame.columns.signed(Column::Seeks, step.from as i64 - from as i64);
             from = step.from + step.copy;
         }
-        pair.walk(&part.steps, part.start, part.prediction.as_ref(), &mut |copied, wanted, extra| {
-            frame.difference(copied, wanted);
-            frame.columns.extend(Column::Literals, extra);
-        });
+        pair.walk(
+            &part.steps,
+            part.start,
+            part.prediction.as_ref(),
+            &mut |copied, wanted, extra| {
+                frame.difference(copied, wanted);
+                frame.columns.extend(Column::Literals, extra);
+            },
+        );
     }
 }
 

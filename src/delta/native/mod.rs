@@ -64,7 +64,7 @@ mod peers;
 mod references;
 mod suffixes;
 
-pub use apply::apply;
+pub use apply::{Patching, apply};
 pub use entries::Index;
 pub use make::make;
 
