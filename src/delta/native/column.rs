@@ -69,8 +69,10 @@ impl Columns {
         let (mut head, mut body) = (Vec::new(), Vec::new());
         put_number(&mut head, count as u64);
         for raw in &columns[..count] {
-            let packed = if raw.is_empty() { Vec::new() } else { codec::encode(raw) };
-            let packed = if packed.len() < raw.len() { &packed } else { raw };
+            let is_hopeless = raw.is_empty() || codec::is_noise(raw);
+            let packed = if is_hopeless { Vec::new() } else { codec::encode(raw) };
+            let is_packed = !is_hopeless && packed.len() < raw.len();
+            let packed = if is_packed { &packed } else { raw };
             put_number(&mut head, raw.len() as u64);
             put_number(&mut head, packed.len() as u64);
             body.extend_from_slice(packed);

@@ -49,6 +49,34 @@ pub fn encode(raw: &[u8]) -> Vec<u8> {
     coder.finish()
 }
 
+/// Whether there is nothing to gain: every byte as likely as any other, and nothing that comes twice. Each byte of such a column
+/// would take the encoder as long as ten others.
+pub fn is_noise(raw: &[u8]) -> bool {
+    const MIN_BYTES: usize = 4096;
+    const SAMPLES: usize = 1 << 12;
+    let mut counts = [0_u64; 256];
+    raw.iter().for_each(|&byte| counts[usize::from(byte)] += 1);
+    let squares: u64 = counts.iter().map(|count| count * count).sum();
+    // Of n random bytes n * n / 256 + n are expected, and compressed ones are near that.
+    let (length, expected) = (raw.len() as u64, (raw.len() as u64).pow(2) / 256);
+    if raw.len() < MIN_BYTES || squares > expected + expected / 64 + length {
+        return false;
+    }
+    let (mut table, mut samples, mut repeats) = (vec![0; SAMPLES], 0_u32, 0_u32);
+    for window in raw.windows(8) {
+        // Cannot fail: windows of eight.
+        let hash = u64::from_le_bytes(window.try_into().unwrap()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        // One place in 64, chosen by what is there.
+        if hash >> 58 == 0 {
+            let last = &mut table[(hash >> 46) as usize % SAMPLES];
+            repeats += u32::from(*last == hash);
+            samples += 1;
+            *last = hash;
+        }
+    }
+    repeats <= samples / 64
+}
+
 /// The `length` bytes that `packed` was made of. `None` if it cannot have been made by `encode`: a match
 /// that reaches before the start or past the end, or too few bytes. Wrong bytes are not noticed.
 pub fn decode(packed: &[u8], length: usize) -> Option<Vec<u8>> {
@@ -102,7 +130,9 @@ mod tests {
         };
         let noise: Vec<u8> = (0..30_000).map(|_| random() as u8).collect();
         assert!(check(&noise) < 30_400);
+        assert!(is_noise(&noise) && !is_noise(text) && !is_noise(&noise[..1000]));
         let twice = [&noise[..], &noise].concat();
+        assert!(!is_noise(&twice));
         assert!(check(&twice) < 30_700);
         let few: Vec<u8> = (0..30_000).map(|_| (random() % 3) as u8).collect();
         assert!(check(&few) < 7_000);
