@@ -6,6 +6,7 @@
 pub mod sys;
 
 pub mod base64;
+pub mod crc;
 pub mod digest;
 pub mod error;
 pub mod json;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["sys"],
     &["error", "time", "units", "base64", "stream"],
-    &["digest", "json"],
+    &["digest", "json", "crc"],
     &["reference", "config"],
     &["oci"],
     &["delta"],
@@ -26,7 +26,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("sha2", &["digest", "registry"]),
     ("blake2", &["delta"]),
     ("tar", &["layer"]),
-    ("miniz_oxide", &["layer"]),
+    ("miniz_oxide", &["layer", "delta"]),
     ("serde", &["layer"]),
     ("postcard", &["layer"]),
     ("ureq", &["registry"]),

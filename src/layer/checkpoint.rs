@@ -29,7 +29,6 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::crc::Crc;
 use super::decoder::DecoderState;
 use super::journal;
 use super::members::SourceState;
@@ -38,6 +37,7 @@ use super::rebuild::LayerTar;
 use super::record::RecordState;
 use super::tree::TreeState;
 use super::undo;
+use crate::crc::Crc;
 use crate::delta::ReadAt;
 use crate::digest::Digest;
 use crate::error::{Context, Error, Kind, Result};

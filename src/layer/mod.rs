@@ -11,7 +11,6 @@
 mod checkpoint;
 mod compare;
 mod content;
-mod crc;
 mod decoder;
 mod input;
 mod journal;

@@ -17,9 +17,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
 
-use super::crc::Crc;
 use super::tree::{SHADOWED, is_missing};
 use super::unpack::split;
+use crate::crc::Crc;
 use crate::error::{Context, Error, Kind, Result};
 use crate::sys::beneath::{self, WalkError};
 use crate::sys::examine::{facts_at, xattr_names};

@@ -3,9 +3,10 @@
 //! Everything in a delta comes from outside: positions are held against the basis, lengths against what the delta said the target
 //! has, before a byte is written. Whether the result is right is told by its diff ID.
 
-use std::io::{BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 
 use super::column::{Column, Frame, corrupt, read_number};
+use super::gzip::{self, MAX_OPEN_BYTES, Recipe};
 use super::header::{self, Block};
 use super::references::{CHUNK_BYTES, Layout, Moves, Prediction};
 use super::{BLOCK_BYTES, MAGIC, MAX_PREDICTED_STEPS, content, flag, padding};
@@ -74,7 +75,7 @@ impl<'a> Patching<'a> {
     }
 
     /// Looks whether that was all.
-    pub fn finish(self, delta: &mut dyn Stream) -> Result<()> {
+    pub fn finish(mut self, delta: &mut dyn Stream) -> Result<()> {
         if delta.read(&mut [0]).context(|| "read delta".into())? > 0 {
             return Err(corrupt("delta goes on after its end".into()));
         }
@@ -120,9 +121,9 @@ impl Patching<'_> {
         if flags & flag::NO_PEER == 0 {
             let offset = state.peer(flags, BLOCK_BYTES as i64)?;
             self.basis.read_exact(offset, &mut other)?;
-            peer = Some(offset.saturating_add(BLOCK_BYTES as u64));
             let has_content = !matches!(header::kind(&other), b'1'..=b'6');
             let peer_bytes = if has_content { header::size(&other).unwrap_or(0) } else { 0 };
+            peer = Some((offset.saturating_add(BLOCK_BYTES as u64), peer_bytes));
             state.next = offset
                 .saturating_add(BLOCK_BYTES as u64 + peer_bytes)
                 .saturating_add(padding(peer_bytes));
@@ -138,8 +139,54 @@ impl Patching<'_> {
         }
         let bytes = header::size(&block)
             .ok_or_else(|| corrupt("delta has an entry without a size".into()))?;
-        self.content(state, flags, peer, bytes)?;
+        match flags & flag::GZIP {
+            0 => self.content(state, flags, peer.map(|(offset, _)| offset), bytes)?,
+            _ => self.gzip(state, flags & !flag::GZIP, peer, bytes)?,
+        }
         self.target.write(&[0; BLOCK_BYTES][..padding(bytes) as usize])
+    }
+
+    /// A gzip member of `bytes`, whose open content is given.
+    fn gzip(
+        &mut self,
+        state: &mut State,
+        flags: u8,
+        peer: Option<(u64, u64)>,
+        bytes: u64,
+    ) -> Result<()> {
+        let unknown = || corrupt("delta has a gzip member that is packed in no known way".into());
+        let recipe = u8::try_from(state.frame.number(Column::Counts)?).ok();
+        let recipe = recipe.and_then(Recipe::from_byte).ok_or_else(unknown)?;
+        let head_bytes = state.frame.number(Column::Counts)?;
+        let length = state.frame.number(Column::Counts)?;
+        if length.max(head_bytes) > MAX_OPEN_BYTES as u64 {
+            return Err(corrupt(format!("delta has a gzip member of {length} bytes")));
+        }
+        let head = state.frame.take(Column::Raw, head_bytes as usize)?.to_vec();
+        let peer_is_open =
+            flags & flag::CONTENT == content::PATCH && state.frame.number(Column::Counts)? != 0;
+        let (mut open, mut peer_content) = (Vec::with_capacity(length as usize), Vec::new());
+        if peer_is_open {
+            let (offset, packed_bytes) = peer.unwrap_or_default();
+            peer_content = self.basis.inflate(offset, packed_bytes)?;
+        }
+        let mut peer_content = peer_content.as_slice();
+        let (source, origin): (&mut dyn ReadAt, _) = match peer_is_open {
+            true => (&mut peer_content, Some(0)),
+            false => (self.basis.source, peer.map(|(offset, _)| offset)),
+        };
+        let mut inner =
+            Patching { basis: Basis::new(source), target: Target::new(&mut open, 0, Some(length)) };
+        inner.content(state, flags, origin, length)?;
+        inner.target.finish()?;
+        drop(inner);
+        let before = self.target.written;
+        let closed = gzip::close(&head, &open, recipe, &mut self.target);
+        closed.context(|| "close a gzip member of the delta".into())?;
+        if self.target.written - before != bytes {
+            return Err(corrupt("delta has a gzip member of another length".into()));
+        }
+        Ok(())
     }
 
     /// Bytes without a header.
@@ -374,6 +421,16 @@ impl<'a> Basis<'a> {
         Ok(())
     }
 
+    /// What is in the gzip member at `offset`, of `bytes`.
+    fn inflate(&mut self, offset: u64, bytes: u64) -> Result<Vec<u8>> {
+        let mut packed = vec![0; bytes.min(MAX_OPEN_BYTES as u64) as usize];
+        self.read_up_to(offset, &mut packed)?;
+        match gzip::inflate(&packed) {
+            Some((_, content)) => Ok(content),
+            None => Err(corrupt(format!("basis has no gzip member at byte {offset}"))),
+        }
+    }
+
     /// As many bytes as there are, up to the buffer's length.
     fn read_up_to(&mut self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         let mut filled = 0;
@@ -427,12 +484,23 @@ impl<'a> Target<'a> {
         self.out.flush().context(|| "write what the delta makes".into())
     }
 
-    fn finish(mut self) -> Result<()> {
+    fn finish(&mut self) -> Result<()> {
         match self.length.map(|length| length - self.written) {
             Some(left) if left > 0 => {
                 Err(corrupt(format!("delta lacks the last {left} bytes of what it makes")))
             }
             _ => self.flush(),
         }
+    }
+}
+
+impl Write for Target<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Target::write(self, bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

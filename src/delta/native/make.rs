@@ -4,6 +4,7 @@ use std::io::Write;
 
 use super::column::{Column, Columns, FRAME_BYTES, OPERATION_BYTES, put_number};
 use super::entries::{Entry, Index, entries, read_exact};
+use super::gzip::{self, MAX_OPEN_BYTES};
 use super::header::{self, Block};
 use super::matches::{self, Step, Weights};
 use super::peers::peers;
@@ -169,11 +170,17 @@ impl Maker<'_> {
             self.end_operation()?;
             return self.runs(target, entry.content(), end);
         }
+        if let Some(peer) = peer
+            && peer.hash == entry.hash
+            && peer.bytes == entry.bytes
+        {
+            self.header(content::PEER, &block, other);
+            return self.end_operation();
+        }
+        if self.gzip(basis, target, entry, &block, other)? {
+            return self.end_operation();
+        }
         match peer {
-            Some(peer) if peer.hash == entry.hash && peer.bytes == entry.bytes => {
-                self.header(content::PEER, &block, other);
-                self.end_operation()
-            }
             Some(peer) if peer.bytes > 0 && peer.bytes.max(entry.bytes) <= MAX_MATCHED_BYTES => {
                 self.patched(basis, target, entry, &block, peer, other)
             }
@@ -216,6 +223,47 @@ impl Maker<'_> {
         }
         frame.columns.byte(Column::Ops, flags);
         frame.previous = *block;
+    }
+
+    /// A file that is a gzip member: `false` if it is none that can be opened, and nothing was done.
+    fn gzip(
+        &mut self,
+        basis: &mut dyn ReadAt,
+        target: &mut dyn ReadAt,
+        entry: &Entry,
+        block: &Block,
+        peer: Option<(&Entry, Block)>,
+    ) -> Result<bool> {
+        let file = file_up_to(target, entry, MAX_OPEN_BYTES)?;
+        let Some(opened) = gzip::open(&file) else { return Ok(false) };
+        let (mut old, mut peer_is_open) = (Vec::new(), false);
+        if let Some((peer, _)) = peer {
+            old = file_up_to(basis, peer, MAX_OPEN_BYTES)?;
+            if let Some((_, content)) = gzip::inflate(&old) {
+                (old, peer_is_open) = (content, true);
+            }
+        }
+        let pair = Pair::of(&old, &opened.content);
+        let parts = if old.is_empty() { Vec::new() } else { pair.parts() };
+        let (flags, part) = match &parts[..] {
+            [part] => (content::PATCH | part.flags(), Some(part)),
+            [] if opened.content.len() <= OPERATION_BYTES => (content::NEW, None),
+            _ => return Ok(false),
+        };
+        self.header(flags | flag::GZIP, block, peer);
+        let columns = &mut self.frame.columns;
+        columns.number(Column::Counts, u64::from(opened.recipe.to_byte()));
+        columns.number(Column::Counts, opened.head.len() as u64);
+        columns.number(Column::Counts, opened.content.len() as u64);
+        columns.extend(Column::Raw, &opened.head);
+        match part {
+            Some(part) => {
+                columns.number(Column::Counts, u64::from(peer_is_open));
+                self.patch(&pair, part);
+            }
+            None => columns.extend(Column::Literals, &opened.content),
+        }
+        Ok(true)
     }
 
     /// A file that is like its peer.
@@ -275,6 +323,14 @@ impl Maker<'_> {
             },
         );
     }
+}
+
+/// The content of a file; nothing if it is longer than `limit`.
+fn file_up_to(tar: &mut dyn ReadAt, entry: &Entry, limit: usize) -> Result<Vec<u8>> {
+    let mut file =
+        vec![0; usize::try_from(entry.bytes).ok().filter(|&bytes| bytes <= limit).unwrap_or(0)];
+    read_exact(tar, entry.content(), &mut file)?;
+    Ok(file)
 }
 
 /// The steps that make the part of a new file from `start` on, in one operation.

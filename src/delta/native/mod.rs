@@ -6,12 +6,13 @@
 //! like: its header is the peer's with some fields changed, and its content the peer's, or a patch against it (copies
 //! from anywhere in the basis with a bytewise difference, and new bytes: bsdiff's scheme), or new. In executables the
 //! addresses in copied code and tables are adjusted to where things have moved before the difference is taken
-//! (`references`): what is left of a recompiled library is little more than what was changed in its source.
+//! (`references`): what is left of a recompiled library is little more than what was changed in its source. Of gzip members
+//! it is the contents that are compared, where the packing can be repeated exactly (`gzip`).
 //!
 //! Making a delta: `Index::of(basis)` (`entries`) once, then `make` for each target layer: it pairs the entries
 //! (`peers`), matches contents (`matches`) and writes columns (`column`), which `codec` compresses. Applying: `apply`
-//! streams the tar. It holds a frame (5 MiB at most), one packed column, 3 MiB of what `codec` learns and, of a predicted patch, its
-//! steps. `make` holds the two files in hand, 13 bytes for each byte of the old one (`suffixes`), and the basis' index.
+//! streams the tar. It holds a frame (5 MiB at most), one packed column and 3 MiB of what `codec` learns while it reads the frame, of a
+//! predicted patch its steps, and of a gzip member two contents (3 MiB at most, each). `make` holds the two files in hand, 13 bytes for each byte of the old one (`suffixes`), and the basis' index.
 //!
 //! # Format, version 1
 //!
@@ -34,7 +35,8 @@
 //!   bit  4    there is no peer: the header is like the operation's before
 //!   bit  5    the header is not the same: Fields has what differs
 //!   bit  6    references are predicted in the patch
-//!   bit  7    content goes on in runs: the entry's size says nothing of its length (only with content 0, for whoever lists entries)
+//!   bit  7    with content 0: it goes on in runs, and the entry's size says nothing of its length (for whoever lists entries);
+//!             with content 2 or 3, and a header: it is a gzip member, given open
 //! peer    = the offset of a header block in the basis, or for a run of content. The next one is where the peer of the last header ended
 //!           (header, content and padding); at a frame's start, 0. The difference is in blocks of 512 bytes for a header, in bytes
 //!           for a run, which has a peer only if it is given
@@ -47,6 +49,9 @@
 //!   difference = over all copies of a frame as one string: Gaps: equal bytes, Runs: differing bytes, Values: what is added to
 //!             each of them, modulo 256; from the end of Gaps on, all are equal
 //!   new     = from Literals
+//!   gzip    = Counts: recipe (`gzip::Recipe`), length of the head, which is in Raw, length of the open content; for a patch then
+//!             1 if the peer's content is opened as well, 0 if it is taken as it is. Then the open content, as a patch or new.
+//!             What is made of it is the head, the deflate stream by the recipe, CRC-32 and length
 //! padding = after the content of an entry with a header, zeros up to a whole block (none if the content goes on in runs)
 //! ```
 //!
@@ -87,6 +92,7 @@ mod flag {
     pub const FIELDS_DIFFER: u8 = 1 << 5;
     pub const PREDICTED: u8 = 1 << 6;
     pub const GOES_ON: u8 = 1 << 7;
+    pub const GZIP: u8 = 1 << 7;
 }
 
 /// Where an operation's content comes from.

@@ -55,7 +55,7 @@ mod tests {
         let plain = gzipped(b"content");
         let mut fancy =
             b"\x1f\x8b\x08\x1e\x01\x02\x03\x04\x00\x03\x03\x00abcname\0comment\0".to_vec();
-        let mut sum = crate::layer::crc::Crc::new();
+        let mut sum = crate::crc::Crc::new();
         sum.update(&fancy);
         fancy.extend((sum.value() as u16).to_le_bytes());
         fancy.extend(&plain[10..]);

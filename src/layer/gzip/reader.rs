@@ -8,7 +8,7 @@ use miniz_oxide::inflate::core::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::layer::crc::Crc;
+use crate::crc::Crc;
 use crate::layer::input::Input;
 
 /// A stream that inflates to more than this many times its size, past the free bytes, is refused as a bomb. Layers of

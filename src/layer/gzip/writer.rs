@@ -6,7 +6,7 @@ use miniz_oxide::deflate::core::{
     CompressorOxide, TDEFLFlush, TDEFLStatus, compress, create_comp_flags_from_zip_params,
 };
 
-use crate::layer::crc::Crc;
+use crate::crc::Crc;
 use crate::stream::Stream;
 
 const OUTPUT_BYTES: usize = 32 << 10;

@@ -8,9 +8,9 @@ use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags};
 
 use super::*;
+use crate::crc::Crc;
 use crate::digest::Digest;
 use crate::error::{Context, Error, Kind, Result};
-use crate::layer::crc::Crc;
 
 /// An opened header record, its trailer and index verified.
 pub struct RecordReader {

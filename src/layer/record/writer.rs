@@ -8,9 +8,9 @@ use miniz_oxide::deflate::core::{
 };
 
 use super::*;
+use crate::crc::Crc;
 use crate::digest::Digest;
 use crate::error::{Error, Kind};
-use crate::layer::crc::Crc;
 
 /// Effort of deflate: tar headers are so regular that more of it gains little.
 const LEVEL: i32 = 3;

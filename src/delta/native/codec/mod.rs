@@ -65,7 +65,8 @@ pub fn is_noise(raw: &[u8]) -> bool {
     let (mut table, mut samples, mut repeats) = (vec![0; SAMPLES], 0_u32, 0_u32);
     for window in raw.windows(8) {
         // Cannot fail: windows of eight.
-        let hash = u64::from_le_bytes(window.try_into().unwrap()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let hash =
+            u64::from_le_bytes(window.try_into().unwrap()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         // One place in 64, chosen by what is there.
         if hash >> 58 == 0 {
             let last = &mut table[(hash >> 46) as usize % SAMPLES];

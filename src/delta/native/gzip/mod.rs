@@ -2,16 +2,18 @@
 //!
 //! RFC 1951 leaves the choice of matches, blocks and codes to the encoder. Those two share their ancestor's, and differ in little:
 //! where a block ends, how far it is from the end of the content that matches are looked for, and the size of the hash table.
-//! `deflate` finds the matches, `trees` writes blocks of them. The gzip header and trailer are the caller's.
+//! `deflate` finds the matches, `trees` writes blocks of them, `member` opens and closes a file.
 //!
 //! What they write depends on the content alone, never on how it came in slices: the window moves only when what is ahead in it
 //! runs short, at a place that the matches decide. One thing is out of reach: GNU gzip compares beyond the end of the content,
 //! with what is left in its window from the file before, if it was given several. It shows only where the match goes on with zeros.
 
 mod deflate;
+mod member;
 mod trees;
 
 pub use deflate::Deflater;
+pub use member::{MAX_OPEN_BYTES, Opened, close, inflate, open};
 
 /// Whose deflate it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
