@@ -1,5 +1,8 @@
 //! The native delta from outside: on random pairs of tars, on executables whose parts have moved, and damaged.
 
+use std::io::Write;
+use std::process::{Command, Stdio};
+
 use vaquita::delta::ReadAt;
 use vaquita::delta::native::{Index, apply, make};
 use vaquita::error::Result;
@@ -56,6 +59,19 @@ fn tar_of(members: &[Member]) -> Vec<u8> {
         }
     }
     builder.into_inner().unwrap()
+}
+
+fn a_file(name: &str, content: Vec<u8>) -> Member {
+    let (name, link) = (name.into(), String::new());
+    Member {
+        name,
+        kind: tar::EntryType::Regular,
+        link,
+        content,
+        mode: 0o644,
+        mtime: 1,
+        attribute: None,
+    }
 }
 
 fn some_members(random: &mut Random) -> Vec<Member> {
@@ -367,11 +383,51 @@ fn moved_code_costs_next_to_nothing() {
     }
 }
 
+fn gzipped(content: &[u8], options: &[&str]) -> Vec<u8> {
+    let mut gzip = Command::new("gzip");
+    gzip.args(options).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut gzip = gzip.spawn().unwrap();
+    let mut input = gzip.stdin.take().unwrap();
+    let content = content.to_vec();
+    let writer = std::thread::spawn(move || input.write_all(&content).unwrap());
+    let output = gzip.wait_with_output().unwrap();
+    writer.join().unwrap();
+    output.stdout
+}
+
+/// A line in a changelog changes every byte of what gzip makes of it.
+#[test]
+fn a_gzip_member_costs_what_was_changed_in_it() {
+    let line = |number: usize| format!("entry {number}: {:x}\n", number * 7_654_321);
+    let old: String = (0..6000).map(line).collect();
+    let new = format!("a line that is new\n{}", old.replace("entry 77:", "entry seven:"));
+    let file = |content: Vec<u8>| a_file("usr/share/doc/changelog.gz", content);
+    let named = gzipped(new.as_bytes(), &["-1"]);
+    let packed = gzipped(new.as_bytes(), &["-9n"]);
+    for (basis, target, limit) in [
+        (gzipped(old.as_bytes(), &["-9n"]), packed.clone(), 250),
+        // Packed in another way, or not at all, or with another file behind it.
+        (gzipped(old.as_bytes(), &["-6"]), named, 250),
+        (old.clone().into_bytes(), packed.clone(), 250),
+        (b"nothing like it".to_vec(), packed.clone(), packed.len()),
+        (packed.clone(), packed.repeat(2), packed.len()),
+    ] {
+        let (basis, target) = (tar_of(&[file(basis)]), tar_of(&[file(target)]));
+        let delta = delta_of(&basis, &target);
+        assert!(applied(&delta, &basis).unwrap() == target);
+        assert!(delta.len() < limit, "{} bytes", delta.len());
+        for at in (0..delta.len()).step_by(delta.len() / 40 + 1) {
+            let mut damaged = delta.clone();
+            damaged[at] ^= 0x10;
+            let _ = applied(&damaged, &basis);
+        }
+    }
+}
+
 /// Whoever makes a tar by hand may leave out the zeros at its end, and those behind the last file.
 #[test]
 fn a_tar_that_ends_in_a_file_comes_back() {
-    let mut member = some_members(&mut Random(3)).remove(0);
-    member.content = b"as it was".to_vec();
+    let mut member = a_file("name", b"as it was".to_vec());
     let end = 512 + member.content.len();
     let basis = tar_of(&[member.clone()])[..end].to_vec();
     member.content = b"as it is now".to_vec();

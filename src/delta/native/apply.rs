@@ -6,7 +6,7 @@
 use std::io::{self, BufWriter, Read, Write};
 
 use super::column::{Column, Frame, corrupt, read_number};
-use super::gzip::{self, MAX_OPEN_BYTES, Recipe};
+use super::gzip::{self, Closing, MAX_OPEN_BYTES, Recipe};
 use super::header::{self, Block};
 use super::references::{CHUNK_BYTES, Layout, Moves, Prediction};
 use super::{BLOCK_BYTES, MAGIC, MAX_PREDICTED_STEPS, content, flag, padding};
@@ -165,7 +165,7 @@ impl Patching<'_> {
         let head = state.frame.take(Column::Raw, head_bytes as usize)?.to_vec();
         let peer_is_open =
             flags & flag::CONTENT == content::PATCH && state.frame.number(Column::Counts)? != 0;
-        let (mut open, mut peer_content) = (Vec::with_capacity(length as usize), Vec::new());
+        let mut peer_content = Vec::new();
         if peer_is_open {
             let (offset, packed_bytes) = peer.unwrap_or_default();
             peer_content = self.basis.inflate(offset, packed_bytes)?;
@@ -175,14 +175,15 @@ impl Patching<'_> {
             true => (&mut peer_content, Some(0)),
             false => (self.basis.source, peer.map(|(offset, _)| offset)),
         };
-        let mut inner =
-            Patching { basis: Basis::new(source), target: Target::new(&mut open, 0, Some(length)) };
+        let what = || "write a gzip member that the delta makes".to_string();
+        let before = self.target.written;
+        let mut closing = Closing::new(&head, recipe, &mut self.target).context(what)?;
+        let target = Target::new(&mut closing, 0, Some(length));
+        let mut inner = Patching { basis: Basis::new(source), target };
         inner.content(state, flags, origin, length)?;
         inner.target.finish()?;
         drop(inner);
-        let before = self.target.written;
-        let closed = gzip::close(&head, &open, recipe, &mut self.target);
-        closed.context(|| "close a gzip member of the delta".into())?;
+        closing.finish().context(what)?;
         if self.target.written - before != bytes {
             return Err(corrupt("delta has a gzip member of another length".into()));
         }

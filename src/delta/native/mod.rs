@@ -12,7 +12,7 @@
 //! Making a delta: `Index::of(basis)` (`entries`) once, then `make` for each target layer: it pairs the entries
 //! (`peers`), matches contents (`matches`) and writes columns (`column`), which `codec` compresses. Applying: `apply`
 //! streams the tar. It holds a frame (5 MiB at most), one packed column and 3 MiB of what `codec` learns while it reads the frame, of a
-//! predicted patch its steps, and of a gzip member two contents (3 MiB at most, each). `make` holds the two files in hand, 13 bytes for each byte of the old one (`suffixes`), and the basis' index.
+//! predicted patch its steps, and of a gzip member the peer's content (6 MiB at most) and 0.4 MiB for the encoder. `make` holds the two files in hand, 13 bytes for each byte of the old one (`suffixes`), and the basis' index.
 //!
 //! # Format, version 1
 //!

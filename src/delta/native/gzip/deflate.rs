@@ -118,8 +118,8 @@ impl<'a> Deflater<'a> {
         Ok(())
     }
 
-    /// Ends the content; returns when all has been written.
-    pub fn finish(mut self) -> io::Result<()> {
+    /// Ends the content; when all has been written, gives back what it was written to.
+    pub fn finish(mut self) -> io::Result<&'a mut dyn Write> {
         self.slide_if_due();
         // There is room: with less than 2 bytes left, the window was due to slide.
         self.window[self.end..self.end + MIN_MATCH - 1].fill(0);
@@ -133,7 +133,8 @@ impl<'a> Deflater<'a> {
         if self.is_behind {
             self.tally(0, self.window[self.at - 1]);
         }
-        self.flush(true)
+        self.flush(true)?;
+        Ok(self.blocks.into_out())
     }
 
     /// Moves the window, if there is no room for a match at the next position. Less than `MIN_AHEAD` is ahead.

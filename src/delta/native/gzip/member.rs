@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use super::{Deflater, Recipe};
 use crate::crc::Crc;
 
-/// What a file may be when it is open: two of that size are in memory when a delta is applied.
-pub const MAX_OPEN_BYTES: usize = 3 << 20;
+/// What a file may be when it is open: the peer's content is in memory when a delta is applied.
+pub const MAX_OPEN_BYTES: usize = 6 << 20;
 
 const MAGIC: &[u8] = b"\x1f\x8b\x08";
 const HEAD_BYTES: usize = 10;
@@ -45,14 +45,45 @@ pub fn inflate(file: &[u8]) -> Option<(usize, Vec<u8>)> {
 
 /// Writes the file.
 pub fn close(head: &[u8], content: &[u8], recipe: Recipe, out: &mut dyn Write) -> io::Result<()> {
-    out.write_all(head)?;
-    let mut deflater = Deflater::new(recipe, out);
-    deflater.write(content)?;
-    deflater.finish()?;
-    let mut crc = Crc::new();
-    crc.update(content);
-    out.write_all(&crc.value().to_le_bytes())?;
-    out.write_all(&(content.len() as u32).to_le_bytes())
+    let mut closing = Closing::new(head, recipe, out)?;
+    closing.write_all(content)?;
+    closing.finish()
+}
+
+/// A file that is being written by its open content.
+pub struct Closing<'a> {
+    deflater: Deflater<'a>,
+    crc: Crc,
+    /// As in the trailer: modulo 2 to the 32.
+    length: u32,
+}
+
+impl<'a> Closing<'a> {
+    /// Begins with the head.
+    pub fn new(head: &[u8], recipe: Recipe, out: &'a mut dyn Write) -> io::Result<Self> {
+        out.write_all(head)?;
+        Ok(Closing { deflater: Deflater::new(recipe, out), crc: Crc::new(), length: 0 })
+    }
+
+    /// Ends with the checksum and the length.
+    pub fn finish(self) -> io::Result<()> {
+        let out = self.deflater.finish()?;
+        out.write_all(&self.crc.value().to_le_bytes())?;
+        out.write_all(&self.length.to_le_bytes())
+    }
+}
+
+impl Write for Closing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.crc.update(bytes);
+        self.length = self.length.wrapping_add(bytes.len() as u32);
+        self.deflater.write(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// How long the header is.

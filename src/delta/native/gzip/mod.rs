@@ -13,7 +13,7 @@ mod member;
 mod trees;
 
 pub use deflate::Deflater;
-pub use member::{MAX_OPEN_BYTES, Opened, close, inflate, open};
+pub use member::{Closing, MAX_OPEN_BYTES, inflate, open};
 
 /// Whose deflate it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -47,6 +47,10 @@ impl<'a> Blocks<'a> {
         blocks
     }
 
+    pub fn into_out(self) -> &'a mut dyn Write {
+        self.bits.out
+    }
+
     fn clear(&mut self) {
         self.symbols.clear();
         self.matches = 0;
