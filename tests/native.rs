@@ -1,65 +1,17 @@
 //! The native delta from outside: on random pairs of tars, on executables whose parts have moved, and damaged.
 
+mod pairs;
+
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use pairs::{Member, Random, changed, some_members, tar_of};
 use vaquita::delta::ReadAt;
 use vaquita::delta::native::{Index, apply, make};
 use vaquita::error::Result;
 
-/// A reproducible source of numbers (SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
-    }
-
-    /// Text, or noise.
-    fn content(&mut self, bytes: usize) -> Vec<u8> {
-        let letters = if self.below(2) == 0 { 20 } else { 256 };
-        (0..bytes).map(|_| (self.below(letters) as u8).wrapping_add(b'a')).collect()
-    }
-}
-
-/// A member of a tar.
-#[derive(Clone)]
-struct Member {
-    name: String,
-    kind: tar::EntryType,
-    link: String,
-    content: Vec<u8>,
-    mode: u32,
-    mtime: u64,
-    attribute: Option<String>,
-}
-
-fn tar_of(members: &[Member]) -> Vec<u8> {
-    let mut builder = tar::Builder::new(Vec::new());
-    for member in members {
-        if let Some(value) = &member.attribute {
-            builder.append_pax_extensions([("SCHILY.xattr.user.test", value.as_bytes())]).unwrap();
-        }
-        let mut header = tar::Header::new_ustar();
-        header.set_entry_type(member.kind);
-        header.set_mode(member.mode);
-        header.set_mtime(member.mtime);
-        header.set_size(member.content.len() as u64);
-        if member.link.is_empty() {
-            builder.append_data(&mut header, &member.name, &member.content[..]).unwrap();
-        } else {
-            builder.append_link(&mut header, &member.name, &member.link).unwrap();
-        }
-    }
-    builder.into_inner().unwrap()
-}
+/// Of files, in bytes.
+const SIZES: [usize; 5] = [0, 10, 700, 5000, 60_000];
 
 fn a_file(name: &str, content: Vec<u8>) -> Member {
     let (name, link) = (name.into(), String::new());
@@ -72,90 +24,6 @@ fn a_file(name: &str, content: Vec<u8>) -> Member {
         mtime: 1,
         attribute: None,
     }
-}
-
-fn some_members(random: &mut Random) -> Vec<Member> {
-    let count = random.below(30);
-    let member = |number: usize, random: &mut Random| {
-        let kind = match random.below(8) {
-            0 => tar::EntryType::Directory,
-            1 => tar::EntryType::Symlink,
-            2 => tar::EntryType::Link,
-            _ => tar::EntryType::Regular,
-        };
-        let is_link = matches!(kind, tar::EntryType::Symlink | tar::EntryType::Link);
-        let bytes = if kind == tar::EntryType::Regular {
-            [0, 10, 700, 5000, 60_000][random.below(5)]
-        } else {
-            0
-        };
-        let long = if random.below(10) == 0 { "long/".repeat(30) } else { String::new() };
-        Member {
-            name: format!("dir{}/{long}file-{number}", random.below(4)),
-            kind,
-            link: if is_link { format!("dir1/file-{}", random.below(30)) } else { String::new() },
-            content: random.content(bytes),
-            mode: [0o644, 0o755, 0o4755][random.below(3)],
-            mtime: 1_700_000_000 + random.below(1000) as u64,
-            attribute: (random.below(10) == 0).then(|| format!("value {}", random.below(100))),
-        }
-    };
-    (0..count).map(|number| member(number, random)).collect()
-}
-
-/// What may become of an image: edits, moves, renames, new times, whiteouts, members that come and go.
-fn changed(members: &[Member], random: &mut Random) -> Vec<Member> {
-    let mut members = members.to_vec();
-    if random.below(4) == 0 {
-        members.iter_mut().for_each(|member| member.mtime = 1_800_000_000 + random.below(5) as u64);
-    }
-    for _ in 0..random.below(12) {
-        if members.is_empty() {
-            members = some_members(random);
-            continue;
-        }
-        let at = random.below(members.len());
-        let length = members[at].content.len();
-        match random.below(9) {
-            0 => drop(members.remove(at)),
-            1 => members[at].name.push_str("-2"),
-            2 => {
-                let member = members.remove(at);
-                let to = random.below(members.len() + 1);
-                members.insert(to, member);
-            }
-            3 if length > 0 => {
-                for _ in 0..20 {
-                    let place = random.below(length);
-                    members[at].content[place] ^= 1 << random.below(8);
-                }
-            }
-            4 if length > 0 => {
-                let (from, to) = (random.below(length), random.below(length));
-                let part = members[at].content[from.min(to)..from.max(to)].to_vec();
-                let place = random.below(length);
-                members[at].content.splice(place..place, part);
-            }
-            5 if length > 0 => {
-                let fresh = random.content(300);
-                let place = random.below(length);
-                members[at].content.splice(place..place, fresh);
-            }
-            6 => members[at].mode ^= 0o111,
-            7 => {
-                let mut member = members[at].clone();
-                (member.name, member.kind) =
-                    (format!("dir1/.wh.gone-{}", random.below(9)), tar::EntryType::Regular);
-                (member.link, member.content) = (String::new(), Vec::new());
-                members.insert(at, member);
-            }
-            _ => {
-                let mut fresh = some_members(random);
-                members.append(&mut fresh);
-            }
-        }
-    }
-    members
 }
 
 fn delta_of(basis: &[u8], target: &[u8]) -> Vec<u8> {
@@ -177,14 +45,16 @@ fn applied(delta: &[u8], basis: &[u8]) -> Result<Vec<u8>> {
 fn random_pairs_come_back() {
     for seed in 0..60 {
         let random = &mut Random(seed);
-        let lower = some_members(random);
-        let upper = some_members(random);
+        let lower = some_members(random, &SIZES);
+        let upper = some_members(random, &SIZES);
         let basis = [tar_of(&lower), tar_of(&upper)].concat();
         let target = match random.below(10) {
             0 => Vec::new(),
             1 => random.content(3000),
             2 => tar_of(&upper),
-            _ => tar_of(&changed(if random.below(3) == 0 { &lower } else { &upper }, random)),
+            _ => {
+                tar_of(&changed(if random.below(3) == 0 { &lower } else { &upper }, random, &SIZES))
+            }
         };
         let delta = delta_of(&basis, &target);
         assert!(applied(&delta, &basis).unwrap() == target, "seed {seed}");
@@ -202,7 +72,7 @@ fn what_is_here_costs_nothing() {
     let random = &mut Random(1);
     let mut members = Vec::new();
     while members.len() < 200 {
-        members.append(&mut some_members(random));
+        members.append(&mut some_members(random, &SIZES));
     }
     let basis = tar_of(&members);
     let delta = delta_of(&basis, &basis);
@@ -224,9 +94,9 @@ fn every_flipped_byte_is_noticed_or_harmless() {
         members.iter_mut().for_each(|member| member.content.truncate(400));
         members
     };
-    let members = small(some_members(random));
+    let members = small(some_members(random, &SIZES));
     let basis = tar_of(&members);
-    let target = tar_of(&small(changed(&members, random)));
+    let target = tar_of(&small(changed(&members, random, &SIZES)));
     let delta = delta_of(&basis, &target);
     assert!(delta.len() > 150, "{}: too little to damage", delta.len());
     for at in 0..delta.len() {
@@ -261,7 +131,7 @@ fn a_basis_that_fails_is_an_error() {
             self.0
         }
     }
-    let basis = tar_of(&some_members(&mut Random(9)));
+    let basis = tar_of(&some_members(&mut Random(9), &SIZES));
     let delta = delta_of(&basis, &basis);
     let error =
         apply(&mut &delta[..], &mut Failing(basis.len() as u64), &mut std::io::sink()).unwrap_err();
@@ -446,7 +316,7 @@ fn a_tar_that_ends_in_a_file_comes_back() {
 /// A few bytes can ask for the basis any number of times: what comes of it is held against what the delta says that it makes.
 #[test]
 fn a_delta_makes_no_more_than_it_says() {
-    let basis = tar_of(&some_members(&mut Random(2)));
+    let basis = tar_of(&some_members(&mut Random(2), &SIZES));
     let delta = delta_of(&basis, &basis);
     // The second of the two lengths, which are equal, is replaced.
     let length_bytes = basis.len().ilog2() as usize / 7 + 1;

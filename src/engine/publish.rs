@@ -95,7 +95,26 @@ impl Engine {
         out: Option<&mut dyn Write>,
         report: Report,
     ) -> Result<PublishedDelta> {
-        let _work = self.store.work()?;
+        let work = self.store.work()?;
+        let mut committed = Committed(Vec::new());
+        let published = self.publish(old, new, format, repository, out, &mut committed, report);
+        drop(work);
+        self.store.collect_or_warn(&committed.0);
+        published
+    }
+
+    /// The same; what was `committed` on the way is of no use afterwards.
+    #[allow(clippy::too_many_arguments)] // those of `publish_delta`, and one
+    fn publish(
+        &self,
+        old: &str,
+        new: &str,
+        format: Format,
+        repository: Option<&Reference>,
+        out: Option<&mut dyn Write>,
+        committed: &mut Committed,
+        report: Report,
+    ) -> Result<PublishedDelta> {
         let (name, old) = (new, self.store.find_image(old)?);
         let new = self.store.find_image(name)?;
         let name = self.name_asked_by(name, &new)?;
@@ -109,7 +128,7 @@ impl Engine {
         let work = Publication { old, new, name, subject, push };
         match format {
             Format::Native => self.publish_native(&work, &mut offer, out, report)?,
-            Format::Balena => self.publish_balena(&work, &mut offer, out, report)?,
+            Format::Balena => self.publish_balena(&work, &mut offer, out, committed, report)?,
         }
         let Publication { old, new, subject, .. } = work;
         let layers_bytes = bytes_of(&missing_layers(&old, &new)?, &new, &subject)?;
@@ -212,11 +231,11 @@ impl Engine {
         work: &Publication,
         offer: &mut Offer,
         out: Option<&mut dyn Write>,
+        committed: &mut Committed,
         report: Report,
     ) -> Result<()> {
         let Publication { old, new, subject, push, .. } = work;
-        let mut committed = Committed(Vec::new());
-        let made = self.create_delta_image(old, new, &[], &mut committed, report)?;
+        let made = self.create_delta_image(old, new, &[], committed, report)?;
         let image = self.store.image(&made.image)?;
         let published = (|| {
             offer.bytes = made.delta_bytes;

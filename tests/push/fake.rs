@@ -218,9 +218,11 @@ impl State {
         if let Some((repository, key)) = path.split_once("/manifests/") {
             return self.manifest(request, (repository.to_string(), key.to_string()), body);
         }
-        if let Some((_, subject)) = path.split_once("/referrers/") {
+        if let Some((repository, subject)) = path.split_once("/referrers/") {
             return match self.keeps_lists {
-                true => (200, format!("Content-Type: {OCI_INDEX}\r\n"), self.list(subject)),
+                true => {
+                    (200, format!("Content-Type: {OCI_INDEX}\r\n"), self.list(repository, subject))
+                }
                 false => (404, String::new(), Vec::new()),
             };
         }
@@ -261,10 +263,13 @@ impl State {
     }
 
     /// What refers to `subject`, all of it deltas.
-    fn list(&self, subject: &str) -> Vec<u8> {
+    fn list(&self, repository: &str, subject: &str) -> Vec<u8> {
         let mut entries = Vec::new();
-        for ((_, key), (_, bytes)) in &self.manifests {
-            if !key.contains(':') || subject_of(bytes).as_deref() != Some(subject) {
+        for ((place, key), (_, bytes)) in &self.manifests {
+            if place != repository
+                || !key.contains(':')
+                || subject_of(bytes).as_deref() != Some(subject)
+            {
                 continue;
             }
             let text = std::str::from_utf8(bytes).unwrap();
