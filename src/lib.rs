@@ -10,6 +10,7 @@ pub mod crc;
 pub mod digest;
 pub mod error;
 pub mod json;
+pub mod queue;
 pub mod reference;
 pub mod stream;
 pub mod time;

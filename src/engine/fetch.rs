@@ -9,12 +9,10 @@
 //! begun and its connection open, until another layer is done. A server that hangs up meanwhile is asked again for the rest.
 
 use std::io::Read;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
+use super::lanes::{Lanes, Teller, locked};
 use super::progress::{Event, Report};
 use super::pull::{Committed, layer_record};
 use super::{Engine, pipe};
@@ -38,12 +36,6 @@ pub(super) struct Wanted<'a> {
     pub diff_id: Digest,
 }
 
-/// What the workers tell the thread that reports.
-enum Message {
-    Event(Event),
-    Done,
-}
-
 impl Engine {
     /// Fetches and commits `layers`, the first first, some at a time. Those that were committed are added to `committed`,
     /// also after an error, which is the first that occurred.
@@ -54,44 +46,27 @@ impl Engine {
         committed: &mut Committed,
         report: Report,
     ) -> Result<()> {
-        let (sender, receiver) = channel();
-        let options = self.reporting(&sender);
-        let stop = options.stop.clone();
-        let client = Client::new(options)?;
+        let lanes = Lanes::new();
+        let client = Client::new(self.reporting(&lanes))?;
         let workers = self.concurrency().min(layers.len());
         let fetching = Fetching {
             engine: self,
             client,
-            windows: Windows::new(MAX_WINDOWS_BYTES, stop.clone()),
-            stop,
+            windows: Windows::new(MAX_WINDOWS_BYTES, Arc::clone(&lanes.stop)),
             reference,
             layers,
             peers: self.peer_layers(reference, layers),
-            next: AtomicUsize::new(0),
-            failure: Mutex::new(None),
             committed: Mutex::new(Vec::new()),
+            teller: lanes.teller.clone(),
         };
         for wanted in layers.iter().skip(workers) {
             report(Event::LayerWaiting { layer: wanted.name() });
         }
-        thread::scope(|scope| {
-            for number in 0..workers {
-                let (sender, fetching) = (sender.clone(), &fetching);
-                let worker = thread::Builder::new().name(format!("layer {number}"));
-                let spawned = worker.spawn_scoped(scope, move || fetching.work(&sender));
-                if let Err(e) = spawned {
-                    fetching.fail(Error::io("start a thread", e));
-                    report_until_done(&receiver, number, report);
-                    return;
-                }
-            }
-            report_until_done(&receiver, workers, report);
-        });
+        let fetched = lanes.run(workers, layers.len(), &|number| fetching.layer(number), report);
         committed
             .0
             .append(&mut fetching.committed.into_inner().unwrap_or_else(PoisonError::into_inner));
-        let failure = fetching.failure.into_inner().unwrap_or_else(PoisonError::into_inner);
-        failure.map_or(Ok(()), Err)
+        fetched
     }
 
     /// Makes the layer `diff_id` of the blob `digest`, and commits it, unless it has come meanwhile. `unpack` goes on from the
@@ -139,41 +114,32 @@ impl Engine {
             })
         };
         // No peers, no links: what cannot be read is no reason to give up a pull.
-        let mut images = self.store.images().unwrap_or_default();
-        images.sort_by_cached_key(|image| !related(image));
+        let images = self.store.images().unwrap_or_default();
         let mut peers = Vec::new();
-        for diff_id in images.iter().filter_map(|image| image.config.diff_ids().ok()).flatten() {
-            let is_wanted = layers.iter().any(|wanted| wanted.diff_id == diff_id);
-            if peers.len() < MAX_PEERS && !is_wanted && !peers.contains(&diff_id) {
-                peers.push(diff_id);
+        for are_related in [true, false] {
+            for image in images.iter().filter(|image| related(image) == are_related) {
+                for diff_id in image.config.diff_ids().unwrap_or_default() {
+                    let is_wanted = layers.iter().any(|wanted| wanted.diff_id == diff_id);
+                    if peers.len() < MAX_PEERS && !is_wanted && !peers.contains(&diff_id) {
+                        peers.push(diff_id);
+                    }
+                }
             }
         }
         peers
     }
 
     /// The options of a client whose waits are reported.
-    fn reporting(&self, sender: &Sender<Message>) -> Options {
+    fn reporting(&self, lanes: &Lanes) -> Options {
         let mut options = self.registry.clone();
-        let sender = sender.clone();
-        options.stop = Arc::default();
+        let teller = lanes.teller.clone();
+        options.stop = Arc::clone(&lanes.stop);
         options.on_wait = Some(Arc::new(move |waiting: &Waiting| {
             let Some(blob) = waiting.blob else { return };
             let (layer, reason) = (blob.short(), waiting.error.to_string());
-            let event = Event::LayerRetrying { layer, seconds: waiting.seconds, reason };
-            // Nobody listens any more when the pull is over.
-            let _ = sender.send(Message::Event(event));
+            teller.tell(Event::LayerRetrying { layer, seconds: waiting.seconds, reason });
         }));
         options
-    }
-}
-
-fn report_until_done(receiver: &Receiver<Message>, mut workers: usize, report: Report) {
-    while workers > 0 {
-        match receiver.recv() {
-            Ok(Message::Event(event)) => report(event),
-            Ok(Message::Done) => workers -= 1,
-            Err(_) => return,
-        }
     }
 }
 
@@ -189,58 +155,28 @@ struct Fetching<'a> {
     engine: &'a Engine,
     client: Client,
     windows: Windows,
-    /// Ends the client's waits and reads, and those for a window.
-    stop: Arc<AtomicBool>,
     reference: &'a Reference,
     layers: &'a [Wanted<'a>],
     /// Layers that may have some of their files.
     peers: Vec<Digest>,
-    next: AtomicUsize,
-    failure: Mutex<Option<Error>>,
     committed: Mutex<Vec<Digest>>,
+    teller: Teller,
 }
 
 impl Fetching<'_> {
-    /// Takes one layer after another until there are no more or one has failed.
-    fn work(&self, sender: &Sender<Message>) {
-        let tell = |event| {
-            // Whoever listens stays until all workers are done.
-            let _ = sender.send(Message::Event(event));
-        };
-        while let Some(wanted) = self.take() {
-            tell(Event::LayerStarted { layer: wanted.name() });
-            match self.fetch(wanted, &tell) {
-                Ok(()) => {
-                    locked(&self.committed).push(wanted.diff_id);
-                    tell(Event::LayerDone { layer: wanted.name() });
-                }
-                Err(e) => self.fail(e),
-            }
-        }
-        let _ = sender.send(Message::Done);
-    }
-
-    fn take(&self) -> Option<&Wanted<'_>> {
-        if locked(&self.failure).is_some() {
-            return None;
-        }
-        self.layers.get(self.next.fetch_add(1, Ordering::Relaxed))
-    }
-
-    /// Keeps the first failure, and stops the other workers: what they then fail of says nothing.
-    fn fail(&self, error: Error) {
-        locked(&self.failure).get_or_insert(error);
-        self.stop.store(true, Ordering::Relaxed);
-    }
-
-    /// Fetches and commits one layer, unless it has come meanwhile.
-    fn fetch(&self, wanted: &Wanted, tell: &dyn Fn(Event)) -> Result<()> {
+    /// Fetches and commits a layer, unless it has come meanwhile.
+    fn layer(&self, number: usize) -> Result<()> {
+        let Some(wanted) = self.layers.get(number) else { return Ok(()) };
+        self.teller.tell(Event::LayerStarted { layer: wanted.name() });
         let digest = wanted.blob.digest()?;
         let reference = self.reference;
-        let unpack = &mut |stage: &mut Stage, from| self.unpack(wanted, stage, from, tell);
+        let unpack = &mut |stage: &mut Stage, from| self.unpack(wanted, stage, from);
         self.engine.resumably(&wanted.diff_id, &digest, unpack).map_err(|e| {
             Error::new(e.kind(), format!("pull layer {digest} of {reference}")).caused_by(e)
-        })
+        })?;
+        locked(&self.committed).push(wanted.diff_id);
+        self.teller.tell(Event::LayerDone { layer: wanted.name() });
+        Ok(())
     }
 
     fn unpack(
@@ -248,7 +184,6 @@ impl Fetching<'_> {
         wanted: &Wanted,
         stage: &mut Stage,
         from: Option<Checkpoint>,
-        tell: &dyn Fn(Event),
     ) -> Result<Unpacked> {
         let (digest, diff_id) = (wanted.blob.digest()?, wanted.diff_id);
         let name = format!("layer {diff_id}");
@@ -260,7 +195,7 @@ impl Fetching<'_> {
         let trail = Trail::default();
         let peers = self.engine.peers(&mut self.peers.iter());
         let resumption = Resumption { trail: &trail, blob: digest, from, peers };
-        let mut progress = Progress { tell, wanted, last: Instant::now() };
+        let mut progress = Progress { teller: &self.teller, wanted, last: Instant::now() };
         let stage = stage.directory();
         let unpacked = pipe::join(
             |out| {
@@ -312,7 +247,7 @@ impl Fetching<'_> {
 
 /// Tells how far a layer is, now and then.
 struct Progress<'a> {
-    tell: &'a dyn Fn(Event),
+    teller: &'a Teller,
     wanted: &'a Wanted<'a>,
     last: Instant,
 }
@@ -324,10 +259,7 @@ impl Progress<'_> {
         }
         self.last = Instant::now();
         let total_bytes = self.wanted.blob.size;
-        (self.tell)(Event::LayerProgress { layer: self.wanted.name(), done_bytes, total_bytes });
+        let layer = self.wanted.name();
+        self.teller.tell(Event::LayerProgress { layer, done_bytes, total_bytes });
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -15,6 +15,7 @@ mod history;
 mod images;
 mod import;
 mod inspect;
+mod lanes;
 mod load;
 mod mount;
 mod patch;

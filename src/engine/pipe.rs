@@ -2,10 +2,12 @@
 //! fetching and inflating go on while files are written, and a patch can feed an unpacking.
 
 use std::io::{self, Read, Write};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::Mutex;
 use std::thread;
 
+use super::lanes::locked;
 use crate::error::{Context, Error, Kind, Result};
+use crate::queue::{Receiver, Sender, queue};
 use crate::stream::Stream;
 
 /// How many written chunks may wait to be read; a chunk is what one `write` was given.
@@ -36,11 +38,11 @@ fn side_by_side(
     produce: &mut dyn FnMut(&mut dyn Write) -> Result<()>,
     consume: &mut (dyn FnMut(&mut dyn Stream) -> Result<()> + Send),
 ) -> Result<()> {
-    let (sender, receiver) = sync_channel(CHUNKS_AHEAD);
+    let (sender, receiver) = queue(CHUNKS_AHEAD);
     // Chunks go round: a new one each time would be memory from the kernel, and back to it.
-    let (giver, spare) = sync_channel(CHUNKS_AHEAD);
+    let spare = &Mutex::new(Vec::new());
     thread::scope(|scope| {
-        let mut reader = Receiving { receiver, giver, chunk: Vec::new(), read: 0, failed: false };
+        let mut reader = Receiving { receiver, spare, chunk: Vec::new(), read: 0, failed: false };
         let consumer = thread::Builder::new()
             .name("consumer".into())
             .spawn_scoped(scope, move || consume(&mut reader))
@@ -51,7 +53,7 @@ fn side_by_side(
         // An error instead of the end: what is cut short must not look whole.
         if produced.is_err() && !is_refused {
             // The consumer may have gone already; then it needs no telling.
-            let _ = writer.sender.send(None);
+            let _ = writer.sender.send(Err(ProducerFailed));
         }
         drop(writer);
         let consumed = consumer.join().map_err(|_| died())?;
@@ -75,22 +77,24 @@ pub fn copy(from: &mut dyn Stream, to: &mut dyn Write) -> Result<()> {
     }
 }
 
-/// A chunk, or `None` if the producer failed.
-type Message = Option<Vec<u8>>;
+struct ProducerFailed;
 
-struct Sending {
-    sender: SyncSender<Message>,
+/// What is written comes chunk by chunk.
+type Chunk = Result<Vec<u8>, ProducerFailed>;
+
+struct Sending<'a> {
+    sender: Sender<Chunk>,
     /// Chunks that have been read.
-    spare: Receiver<Message>,
+    spare: &'a Mutex<Vec<Vec<u8>>>,
     is_refused: bool,
 }
 
-impl Write for Sending {
+impl Write for Sending<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut chunk = self.spare.try_recv().ok().flatten().unwrap_or_default();
+        let mut chunk = locked(self.spare).pop().unwrap_or_default();
         chunk.clear();
         chunk.extend_from_slice(bytes);
-        self.is_refused = self.sender.send(Some(chunk)).is_err();
+        self.is_refused = !self.sender.send(Ok(chunk));
         match self.is_refused {
             false => Ok(bytes.len()),
             true => Err(io::ErrorKind::BrokenPipe.into()),
@@ -102,26 +106,25 @@ impl Write for Sending {
     }
 }
 
-struct Receiving {
-    receiver: Receiver<Message>,
-    giver: SyncSender<Message>,
+struct Receiving<'a> {
+    receiver: Receiver<Chunk>,
+    spare: &'a Mutex<Vec<Vec<u8>>>,
     chunk: Vec<u8>,
     read: usize,
     failed: bool,
 }
 
-impl Read for Receiving {
+impl Read for Receiving<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.read == self.chunk.len() && !self.failed {
-            match self.receiver.recv() {
-                Ok(Some(chunk)) => {
+            match self.receiver.receive() {
+                Some(Ok(chunk)) => {
                     let read = std::mem::replace(&mut self.chunk, chunk);
                     self.read = 0;
-                    // Where there is no room, or nobody writes any more, it is just dropped.
-                    let _ = self.giver.try_send(Some(read));
+                    locked(self.spare).push(read);
                 }
-                Ok(None) => self.failed = true,
-                Err(_) => return Ok(0),
+                Some(Err(ProducerFailed)) => self.failed = true,
+                None => return Ok(0),
             }
         }
         if self.failed {

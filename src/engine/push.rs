@@ -6,14 +6,13 @@
 //! same bytes, and uploaded as it is made. Where every blob turns out to be the original one, so is the manifest, byte
 //! for byte: the digest stays.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::channel;
-use std::thread;
+use std::sync::{Mutex, PoisonError};
 
 use super::Engine;
+use super::lanes::{Lanes, locked};
 use super::progress::{Event, Report};
 use crate::digest::{Digest, VerifyingReader};
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::layer::gzip::Gzipped;
 use crate::oci::manifest::{
     self, DOCKER_CONFIG, DOCKER_LAYER_GZIP, DOCKER_MANIFEST, Descriptor, Document, Manifest,
@@ -138,40 +137,19 @@ impl Engine {
         for layer in &plan.layers {
             report(Event::LayerPreparing { layer: layer.diff_id.short() });
         }
-        let next = AtomicUsize::new(0);
-        let lanes = MAX_CONCURRENT_UPLOADS.min(plan.layers.len());
-        let (sender, receiver) = channel();
-        let mut blobs: Vec<Option<Descriptor>> = vec![None; plan.layers.len()];
-        thread::scope(|scope| {
-            for _ in 0..lanes {
-                let (sender, next) = (sender.clone(), &next);
-                let walk = move || {
-                    loop {
-                        let index = next.fetch_add(1, Ordering::Relaxed);
-                        let Some(layer) = plan.layers.get(index) else { return };
-                        let pushed = self.push_layer(layer, plan, push);
-                        if pushed.is_err() {
-                            next.store(plan.layers.len(), Ordering::Relaxed);
-                        }
-                        // Nobody listens any more after another lane's failure.
-                        let _ = sender.send((index, pushed));
-                    }
-                };
-                let lane = thread::Builder::new().name("push".into());
-                lane.spawn_scoped(scope, walk).context(|| "start a thread".into())?;
+        let blobs = Mutex::new(vec![Descriptor::default(); plan.layers.len()]);
+        let lanes = Lanes::new();
+        let push_one = |index: usize| {
+            let Some(layer) = plan.layers.get(index) else { return Ok(()) };
+            let (blob, event) = self.push_layer(layer, plan, push)?;
+            lanes.teller.tell(event);
+            if let Some(place) = locked(&blobs).get_mut(index) {
+                *place = blob;
             }
-            drop(sender);
-            for (index, pushed) in receiver {
-                let (blob, event) = pushed?;
-                report(event);
-                if let Some(place) = blobs.get_mut(index) {
-                    *place = Some(blob);
-                }
-            }
-            Ok::<_, Error>(())
-        })?;
-        let died = || Error::new(Kind::Internal, "a thread that pushed layers died");
-        blobs.into_iter().map(|blob| blob.ok_or_else(died)).collect()
+            Ok(())
+        };
+        lanes.run(MAX_CONCURRENT_UPLOADS, plan.layers.len(), &push_one, report)?;
+        Ok(blobs.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Sees to it that the registry has the layer; gives its blob there and what there is to say of it.
