@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::Engine;
 use super::mount;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, Result};
 use crate::layer;
 use crate::sys::file::open_directory;
 use crate::sys::process::{self, Namespace};
@@ -23,12 +23,8 @@ impl Engine {
         let _work = self.store.work()?;
         let layers = self.container_layers(&container)?;
         let scratch = container.directory.join("rootfs");
-        let pack = move || pack_merged(&layers, &scratch, out);
-        let packed = std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().name("export".into());
-            let thread = thread.spawn_scoped(scope, pack).context(|| "start a thread".into())?;
-            thread.join().map_err(|_| Error::new(Kind::Internal, "the exporting thread died"))?
-        });
+        let mut pack = || pack_merged(&layers, &scratch, out);
+        let packed = mount::in_thread("exporting", &mut pack);
         // What is removed meanwhile disappears from the tree without an error.
         let packed =
             packed.and_then(|()| self.store.find_container(&container.record.id).map(drop));

@@ -157,15 +157,20 @@ fn mount_overlay(
     scratch: &Path,
     target: &Path,
 ) -> Result<()> {
+    in_thread("mounting", &mut || {
+        process::unshare_working_directory().context(|| "unshare fs".into())?;
+        let overlay = prepare(layers, writable, scratch)?;
+        mount_prepared(&overlay, name, target)
+    })
+}
+
+/// Does `work` in a thread that ends with it; `name` is what the thread does.
+pub(super) fn in_thread(name: &str, work: &mut (dyn FnMut() -> Result<()> + Send)) -> Result<()> {
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("mount".into());
-        let work = || {
-            process::unshare_working_directory().context(|| "unshare fs".into())?;
-            let overlay = prepare(layers, writable, scratch)?;
-            mount_prepared(&overlay, name, target)
-        };
+        let thread = std::thread::Builder::new().name(name.into());
         let thread = thread.spawn_scoped(scope, work).context(|| "start a thread".into())?;
-        thread.join().map_err(|_| Error::new(Kind::Internal, "the mounting thread died"))?
+        let died = |_| Error::new(Kind::Internal, format!("the {name} thread died"));
+        thread.join().map_err(died)?
     })
 }
 
