@@ -6,8 +6,9 @@
 //! has already. Every member is dated 1970 and owned by root. What does not have its digest any more is an error: an
 //! archive that is finished is right.
 
-use std::collections::BTreeMap;
 use std::io::{Read, Write};
+
+use miniserde::json::{Object, Value};
 
 use super::Engine;
 use crate::delta::ReadAt;
@@ -178,15 +179,17 @@ pub(super) fn name_annotations(name: &Reference) -> Annotations {
 
 /// The list of names for engines of before 2016: repository, tag, top layer.
 fn repositories(images: &[Saved]) -> String {
-    let mut tags: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+    let mut repositories = Object::new();
     for saved in images {
         let Some(top) = saved.diff_ids.last() else { continue };
         for name in &saved.names {
-            let tag = name.tag().unwrap_or_default().to_string();
-            tags.entry(name.familiar_name()).or_default().insert(tag, top.hex());
+            let tags = repositories.entry(name.familiar_name());
+            if let Value::Object(tags) = tags.or_insert_with(|| Value::Object(Object::new())) {
+                tags.insert(name.tag().unwrap_or_default().into(), json::text(&top.hex()));
+            }
         }
     }
-    json::to_string(&tags)
+    json::to_string(&repositories)
 }
 
 fn descriptor(media_type: &str, digest: &Digest, size_bytes: u64, more: &str) -> String {

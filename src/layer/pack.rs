@@ -8,7 +8,7 @@
 //! What overlayfs keeps in an upper directory becomes a layer: its whiteouts and opaque directories are written as layers
 //! have them (OCI image spec, layer.md, "Whiteouts"), with the owners, modes and times that Docker gives them.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -53,7 +53,13 @@ pub fn pack_upper(root: BorrowedFd, left_out: &[&str], out: &mut dyn Write) -> R
 }
 
 fn pack_tree(root: BorrowedFd, left_out: Option<&[&str]>, out: &mut dyn Write) -> Result<()> {
-    let mut packer = Packer { out, names: BTreeMap::new(), path: Vec::new(), left_out };
+    let mut packer = Packer {
+        out,
+        by_inode: HashMap::new(),
+        first_paths: Vec::new(),
+        path: Vec::new(),
+        left_out,
+    };
     let root = root.try_clone_to_owned().context(|| "open the tree".into())?;
     let mut levels = vec![packer.level(root)?];
     while let Some(level) = levels.last_mut() {
@@ -78,8 +84,10 @@ fn pack_tree(root: BorrowedFd, left_out: Option<&[&str]>, out: &mut dyn Write) -
 
 struct Packer<'a> {
     out: &'a mut dyn Write,
-    /// The first path of each node that has several, by its inode.
-    names: BTreeMap<u64, Vec<u8>>,
+    /// Which of the paths is that of an inode. Maps of this type are also used elsewhere: one more is 3 KB of code.
+    by_inode: HashMap<Vec<u8>, usize>,
+    /// The first path of each node that has several.
+    first_paths: Vec<Vec<u8>>,
     /// Of the member that is written; those of directories end in a slash when their content is.
     path: Vec<u8>,
     /// Of an upper directory, the paths that do not belong to the layer.
@@ -130,12 +138,15 @@ impl Packer<'_> {
             }
         }
         if found.kind != EntryKind::Directory && found.links > 1 {
-            if let Some(target) = self.names.get(&found.inode) {
+            let inode = found.inode.to_le_bytes();
+            let first = self.by_inode.get(&inode[..]).and_then(|&at| self.first_paths.get(at));
+            if let Some(target) = first {
                 let extra = Extra { target: target.clone(), ..Extra::default() };
                 self.header(EntryType::Link, &found, extra, 0)?;
                 return Ok(None);
             }
-            self.names.insert(found.inode, self.path.clone());
+            self.by_inode.insert(inode.into(), self.first_paths.len());
+            self.first_paths.push(self.path.clone());
         }
         let kind = match found.kind {
             EntryKind::Socket => return Ok(None),

@@ -5,7 +5,7 @@
 //! Both come down to the same: the paths of a configuration and of layers, and names. `manifest.json` is what Docker
 //! goes by, so it does here, unless there is a choice between platforms, of which only the index knows.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use miniserde::{Deserialize, Serialize};
 
@@ -72,7 +72,9 @@ pub fn claimed_digest(path: &str) -> Option<Digest> {
 /// The JSON documents of an archive, by their paths.
 #[derive(Default)]
 pub struct Documents {
-    by_path: BTreeMap<String, Vec<u8>>,
+    /// Where in `documents` the last one of a path is. Maps of this type are also used elsewhere: one more is 2 KB of code.
+    by_path: HashMap<Vec<u8>, usize>,
+    documents: Vec<Vec<u8>>,
     bytes: usize,
 }
 
@@ -97,13 +99,19 @@ impl Documents {
             return Err(Error::new(Kind::Corrupt, message));
         }
         self.bytes += bytes.len();
-        self.by_path.insert(path.to_string(), bytes);
+        self.by_path.insert(path.into(), self.documents.len());
+        self.documents.push(bytes);
         Ok(())
     }
 
     /// The document at `path`.
     pub fn get(&self, path: &str) -> Result<&[u8]> {
-        self.by_path.get(path).map(Vec::as_slice).ok_or_else(|| missing(path))
+        self.find(path).ok_or_else(|| missing(path))
+    }
+
+    fn find(&self, path: &str) -> Option<&[u8]> {
+        let number = *self.by_path.get(path.as_bytes())?;
+        self.documents.get(number).map(Vec::as_slice)
     }
 
     /// The images of the archive. Where it offers a choice, the one for `platform`; without one asked for, `machine`'s, or
@@ -113,10 +121,10 @@ impl Documents {
         platform: Option<&Platform>,
         machine: &Platform,
     ) -> Result<Vec<ArchiveImage>> {
-        let index = self.by_path.get(INDEX);
+        let index = self.find(INDEX);
         let index = index.map(|bytes| parse_index(bytes, WHAT_INDEX)).transpose()?;
         let is_index = |entry: &Descriptor| [OCI_INDEX, DOCKER_LIST].contains(&&*entry.media_type);
-        match (self.by_path.get(MANIFEST), index) {
+        match (self.find(MANIFEST), index) {
             (Some(_), Some(index)) if platform.is_some() || index.iter().any(is_index) => {
                 self.images_of(&index, platform, machine)
             }
@@ -142,12 +150,12 @@ impl Documents {
 
     /// The native deltas that the index lists, and what each offers.
     pub fn deltas(&self) -> Result<Vec<(Offer, Manifest)>> {
-        let Some(index) = self.by_path.get(INDEX) else { return Ok(Vec::new()) };
+        let Some(index) = self.find(INDEX) else { return Ok(Vec::new()) };
         let mut deltas = Vec::new();
         for offer in parse_index(index, WHAT_INDEX)?.iter().filter_map(Offer::read) {
             let path = blob_path(&offer.artifact);
             let is_native = offer.format == Format::Native;
-            if let Some(bytes) = self.by_path.get(&path).filter(|_| is_native)
+            if let Some(bytes) = self.find(&path).filter(|_| is_native)
                 && let Document::Manifest(manifest) = Document::parse(bytes, OCI_MANIFEST, &path)?
             {
                 deltas.push((offer, manifest));
@@ -195,7 +203,7 @@ impl Documents {
         depth_left: usize,
     ) -> Result<Manifest> {
         let is_image = |e: &Descriptor| {
-            let is_here = e.digest().is_ok_and(|d| self.by_path.contains_key(&blob_path(&d)));
+            let is_here = e.digest().is_ok_and(|d| self.find(&blob_path(&d)).is_some());
             is_here && e.platform.as_ref().is_none_or(|p| p.architecture != "unknown")
         };
         let all = entries.clone();
