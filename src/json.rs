@@ -45,7 +45,25 @@ pub fn text(text: &str) -> Value {
 
 /// An object with these fields.
 pub fn object(fields: Vec<(&str, Value)>) -> Object {
-    fields.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
+    let mut object = Object::new();
+    for (key, value) in fields {
+        object.insert(key.to_string(), value);
+    }
+    object
+}
+
+/// Removes a field, if it is there.
+pub fn remove(object: &mut Object, key: &str) {
+    retain(object, &|field| field != key);
+}
+
+/// Keeps the fields whose names `is_kept` takes. The object is made anew: to remove from a BTreeMap in place is 3 KB of code.
+pub fn retain(object: &mut Object, is_kept: &dyn Fn(&str) -> bool) {
+    for (key, value) in std::mem::take(object) {
+        if is_kept(&key) {
+            object.insert(key, value);
+        }
+    }
 }
 
 fn check_nesting(text: &str) -> Result<(), String> {
@@ -99,6 +117,16 @@ mod tests {
 
     fn refusal(text: &str) -> String {
         parse::<Document>(text.as_bytes(), "x").unwrap_err().to_string()
+    }
+
+    #[test]
+    fn takes_fields_out() {
+        let mut object = object(vec![("b", text("1")), ("a", text("2")), ("c", text("3"))]);
+        remove(&mut object, "b");
+        remove(&mut object, "x");
+        assert_eq!(to_string(&object), r#"{"a":"2","c":"3"}"#);
+        retain(&mut object, &|key| key > "b");
+        assert_eq!(to_string(&object), r#"{"c":"3"}"#);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use miniserde::json::{Object, Value};
 use super::{document, helper};
 use crate::base64;
 use crate::error::{Context, Error, Kind, Result};
+use crate::json;
 use crate::sys::{file, lock};
 
 /// Docker Hub's key, from the time of its first protocol.
@@ -174,11 +175,11 @@ impl ClientConfig {
                 Error::new(Kind::Invalid, message)
             })?;
             for name in ["username", "password", "registrytoken"] {
-                entry.remove(name);
+                json::remove(entry, name);
             }
             for (name, secret) in secrets {
                 match secret.is_empty() {
-                    true => drop(entry.remove(name)),
+                    true => json::remove(entry, name),
                     false => drop(entry.insert(name.to_string(), Value::String(secret))),
                 }
             }
@@ -197,11 +198,7 @@ impl ClientConfig {
                 return Ok((false, false));
             };
             let before = auths.len();
-            let keys: Vec<String> =
-                auths.keys().filter(|key| is_same(key, server)).cloned().collect();
-            for key in &keys {
-                auths.remove(key);
-            }
+            json::retain(auths, &|key| !is_same(key, server));
             let is_known = auths.len() < before;
             if let (Some(helper), true) = (helper, is_known) {
                 helper::erase(&helper, server_key(server))?;

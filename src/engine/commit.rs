@@ -120,11 +120,11 @@ fn execution(
         _ => Object::new(),
     };
     // They were for the first image that is built on the container's.
-    config.remove("OnBuild");
+    json::remove(&mut config, "OnBuild");
     let (entrypoint, command) = split_args(record);
     for (key, words) in [("Cmd", command), ("Entrypoint", entrypoint), ("Env", &record.env)] {
         match words {
-            [] => drop(config.remove(key)),
+            [] => json::remove(&mut config, key),
             words => {
                 let words = words.iter().map(|word| json::text(word)).collect();
                 config.insert(key.into(), Value::Array(words));
@@ -147,7 +147,7 @@ fn execution(
     let has_entrypoint =
         matches!(config.get("Entrypoint"), Some(Value::Array(words)) if !words.is_empty());
     if sets("ENTRYPOINT") && has_entrypoint && !sets("CMD") {
-        config.remove("Cmd");
+        json::remove(&mut config, "Cmd");
     }
     Ok(config)
 }

@@ -26,8 +26,10 @@ pub struct Step<'a> {
 
 /// The child's configuration; `config` is what its containers start with.
 pub fn configuration(parent: &Object, config: Object, step: &Step) -> String {
-    let mut document: Object =
-        KEPT.iter().filter_map(|key| Some((key.to_string(), parent.get(*key)?.clone()))).collect();
+    let mut document = Object::new();
+    for key in KEPT {
+        document.extend(parent.get(key).map(|value| (key.to_string(), value.clone())));
+    }
     let mut entry = Object::new();
     for (key, said) in [
         ("author", step.author),
