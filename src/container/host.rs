@@ -85,7 +85,7 @@ fn devices() -> Vec<(CString, Device)> {
             }
         }
     }
-    found.sort_by(|(a, _), (b, _)| a.cmp(b));
+    found.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
     found
 }
 

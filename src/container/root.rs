@@ -166,10 +166,13 @@ pub fn bind_steps(spec: &Spec) -> Result<(Vec<Step>, Vec<Step>)> {
         let message = format!("{} mounts, the limit is {MAX_BINDS}", spec.mounts.len());
         return Err(Error::new(Kind::Invalid, message));
     }
-    let mut binds: Vec<&Bind> = spec.mounts.iter().collect();
-    binds.sort_by_key(|bind| bind.target.split('/').filter(|part| !part.is_empty()).count());
+    let depth = |bind: &Bind| bind.target.split('/').filter(|part| !part.is_empty()).count();
+    let mut order: Vec<(usize, usize)> =
+        spec.mounts.iter().enumerate().map(|(index, bind)| (depth(bind), index)).collect();
+    order.sort_unstable();
+    let binds = order.into_iter().filter_map(|(_, index)| spec.mounts.get(index));
     let (mut before, mut after) = (Vec::new(), Vec::new());
-    for (source, bind) in binds.into_iter().enumerate() {
+    for (source, bind) in binds.enumerate() {
         if !bind.target.starts_with('/') || bind.target.trim_matches('/').is_empty() {
             let message = format!(
                 "mount on \"{}\": the target must be an absolute path other than /",

@@ -63,7 +63,7 @@ impl Engine {
         let mut layers: Vec<LayerUsage> = Vec::new();
         for image in self.store.images()? {
             let mut diff_ids = image.config.diff_ids()?;
-            diff_ids.sort_by_key(Digest::hex);
+            diff_ids.sort_unstable();
             diff_ids.dedup();
             for diff_id in diff_ids {
                 match layers.iter_mut().find(|layer| layer.diff_id == diff_id) {

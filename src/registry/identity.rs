@@ -31,7 +31,7 @@ impl Identity {
         for entry in entries {
             files.push(entry.map_err(|e| Error::io(doing(), e))?.path());
         }
-        files.sort();
+        files.sort_unstable();
         let mut first = None;
         for file in &files {
             let extension = file.extension().and_then(|extension| extension.to_str());

@@ -229,6 +229,6 @@ fn list(directory: &Path) -> Result<Vec<String>> {
         let entry = entry.context(|| "list the store".into())?;
         names.extend(entry.file_name().into_string());
     }
-    names.sort();
+    names.sort_unstable();
     Ok(names)
 }

@@ -53,7 +53,7 @@ impl Store {
                 Err(e) => log::warn!("{e}"),
             }
         }
-        records.sort_by(|a, b| a.name.cmp(&b.name));
+        records.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(records)
     }
 

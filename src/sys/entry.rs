@@ -139,7 +139,7 @@ fn collect_xattrs(
             Err(error) => return Err(error.into()),
         }
     }
-    found.sort();
+    found.sort_unstable();
     Ok(found)
 }
 

@@ -26,13 +26,19 @@ const RSA: &[SignatureScheme] = &[
 
 /// TLS 1.3 first; within a version the cipher that this machine is fast at.
 pub(super) fn preferred(aes_is_fast: bool) -> Vec<SupportedCipherSuite> {
-    let of_cipher = |aead: Aead| ALL.iter().filter(move |(of, _)| *of == aead).map(|(_, s)| *s);
     let order = match aes_is_fast {
         true => [Aead::Aes256, Aead::Aes128, Aead::ChaCha20],
         false => [Aead::ChaCha20, Aead::Aes128, Aead::Aes256],
     };
-    let mut suites: Vec<SupportedCipherSuite> = order.into_iter().flat_map(of_cipher).collect();
-    suites.sort_by_key(|suite| suite.tls13().is_none());
+    let mut suites = Vec::new();
+    for is_tls13 in [true, false] {
+        for cipher in order {
+            let fits = |(aead, suite): &&(Aead, SupportedCipherSuite)| {
+                *aead == cipher && suite.tls13().is_some() == is_tls13
+            };
+            suites.extend(ALL.iter().filter(fits).map(|(_, suite)| *suite));
+        }
+    }
     suites
 }
 
