@@ -43,6 +43,7 @@ pub fn head(content: &mut dyn Stream) -> std::io::Result<Vec<u8>> {
 }
 
 const HEADER_BYTES: usize = 512;
+const CHUNK_BYTES: usize = 64 << 10;
 
 /// Tells what a member is from what `head` read of it. A layer's tar may begin with any byte, even a JSON document's: its
 /// check sum decides.
@@ -138,40 +139,45 @@ impl Read for Budgeted<'_> {
 }
 
 /// Writes an archive whose bytes depend on nothing but what is appended.
-pub struct Writer<'a>(tar::Builder<&'a mut dyn Write>);
+pub struct Writer<'a>(&'a mut dyn Write);
 
 impl<'a> Writer<'a> {
     /// An archive that goes to `out`.
     pub fn new(out: &'a mut dyn Write) -> Self {
-        Writer(tar::Builder::new(out))
+        Writer(out)
     }
 
     /// Appends a file of exactly `size_bytes` bytes, which `content` must give.
     pub fn append(&mut self, path: &str, size_bytes: u64, content: &mut dyn Stream) -> Result<()> {
+        let what = || format!("write {path} to the archive");
         let mut header = tar::Header::new_ustar();
+        header.set_path(path).context(what)?;
         header.set_size(size_bytes);
         header.set_mode(0o644);
         header.set_mtime(0);
         header.set_uid(0);
         header.set_gid(0);
-        let mut counted = content.take(size_bytes);
-        self.0
-            .append_data(&mut header, path, &mut counted)
-            .context(|| format!("write {path} to the archive"))?;
-        match counted.limit() {
-            0 => Ok(()),
-            short => {
-                let message = format!(
-                    "write {path} to the archive: {short} of {size_bytes} bytes are missing"
-                );
-                Err(Error::new(Kind::Corrupt, message))
+        header.set_cksum();
+        self.0.write_all(header.as_bytes()).context(what)?;
+        let mut buffer = vec![0; CHUNK_BYTES];
+        let mut left = size_bytes;
+        while left > 0 {
+            let want = left.min(CHUNK_BYTES as u64) as usize;
+            let count = content.read(&mut buffer[..want]).context(what)?;
+            if count == 0 {
+                let message = format!("{}: {left} of {size_bytes} bytes are missing", what());
+                return Err(Error::new(Kind::Corrupt, message));
             }
+            self.0.write_all(&buffer[..count]).context(what)?;
+            left -= count as u64;
         }
+        let padding = size_bytes.next_multiple_of(HEADER_BYTES as u64) - size_bytes;
+        self.0.write_all(&[0; HEADER_BYTES][..padding as usize]).context(what)
     }
 
     /// Writes the end of the archive.
-    pub fn finish(mut self) -> Result<()> {
-        self.0.finish().context(|| "write the archive".into())
+    pub fn finish(self) -> Result<()> {
+        self.0.write_all(&[0; 2 * HEADER_BYTES]).context(|| "write the archive".into())
     }
 }
 
@@ -204,12 +210,39 @@ mod tests {
     }
 
     #[test]
+    fn writes_what_the_tar_crate_does() {
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        let mut writer = Writer::new(&mut ours);
+        let mut builder = tar::Builder::new(&mut theirs);
+        for (path, length) in [("oci-layout", 1), ("blobs/sha256/0", 512), ("x", 0), ("y", 70_000)]
+        {
+            let content = vec![7; length];
+            writer.append(path, length as u64, &mut &content[..]).unwrap();
+            let mut header = tar::Header::new_ustar();
+            header.set_size(length as u64);
+            header.set_mode(0o644);
+            header.set_mtime(0);
+            header.set_uid(0);
+            header.set_gid(0);
+            builder.append_data(&mut header, path, &content[..]).unwrap();
+        }
+        writer.finish().unwrap();
+        drop(builder);
+        assert!(ours == theirs);
+        let error = Writer::new(&mut ours).append("z", 5, &mut &b"abc"[..]).unwrap_err();
+        assert_eq!(error.to_string(), "write z to the archive: 2 of 5 bytes are missing");
+    }
+
+    #[test]
     fn gives_members_and_refuses_endless_names() {
         let mut bytes = Vec::new();
         let mut writer = Writer::new(&mut bytes);
         writer.append("a/b", 3, &mut &b"abc"[..]).unwrap();
-        writer.append(&"n".repeat(300), 0, &mut &b""[..]).unwrap();
-        writer.finish().unwrap();
+        let mut builder = tar::Builder::new(&mut bytes);
+        let mut header = tar::Header::new_gnu();
+        header.set_size(0);
+        builder.append_data(&mut header, "n".repeat(300), &b""[..]).unwrap();
+        builder.into_inner().unwrap();
         let mut seen = Vec::new();
         read(&mut &bytes[..], &mut |member, content| {
             let mut text = String::new();

@@ -255,8 +255,12 @@ impl Packer<'_> {
                     "{} became shorter while it was read",
                     String::from_utf8_lossy(&self.path)
                 );
-                io::copy(&mut io::repeat(0).take(end - at), &mut self.out)
-                    .context(|| "write the archive".into())?;
+                chunk.fill(0);
+                while at < end {
+                    let want = (end - at).min(CHUNK_BYTES as u64);
+                    self.write(chunk.get(..want as usize).unwrap_or_default())?;
+                    at += want;
+                }
                 break;
             }
             self.write(chunk.get(..count).unwrap_or_default())?;
