@@ -26,3 +26,9 @@ impl Read for dyn Stream + Send + '_ {
         self.read_into(buffer)
     }
 }
+
+/// Appends what `stream` still gives to `bytes`, at most `limit` bytes. One function for all streams: `Take` and
+/// `read_to_end` are compiled for each type.
+pub fn read_at_most(stream: &mut dyn Stream, limit: u64, bytes: &mut Vec<u8>) -> io::Result<()> {
+    stream.take(limit).read_to_end(bytes).map(drop)
+}

@@ -1,6 +1,6 @@
 //! JSON documents that belong to the user: keys that are not ours stay as they are when one is written again.
 
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::path::Path;
 
 use fs_err::File;
@@ -8,10 +8,11 @@ use miniserde::json::{Object, Value};
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::json;
+use crate::stream::read_at_most;
 
 /// The object in the file at `path`, which may be empty; `None` if there is no such file.
 pub(super) fn read(path: &Path) -> Result<Option<Object>> {
-    let file = match File::open(path) {
+    let mut file = match File::open(path) {
         Ok(file) => file,
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             return Ok(None);
@@ -20,7 +21,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Object>> {
     };
     let mut bytes = Vec::new();
     let limit = json::MAX_DOCUMENT_BYTES as u64 + 1;
-    file.take(limit).read_to_end(&mut bytes).context(|| "read configuration".into())?;
+    read_at_most(&mut file, limit, &mut bytes).context(|| "read configuration".into())?;
     if bytes.trim_ascii().is_empty() {
         return Ok(Some(Object::new()));
     }

@@ -5,7 +5,7 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::OwnedFd;
 
 use miniserde::{Deserialize, Serialize};
@@ -13,7 +13,7 @@ use miniserde::{Deserialize, Serialize};
 use super::credentials::Credentials;
 use crate::error::{Context, Error, Kind, Result};
 use crate::json;
-use crate::stream::Stream;
+use crate::stream::read_at_most;
 use crate::sys::process::{self, Ended};
 use crate::sys::spawn::spawn;
 
@@ -110,8 +110,7 @@ fn run(helper: &str, action: &str, input: &str) -> Result<(bool, String)> {
 }
 
 fn read(output: OwnedFd) -> std::io::Result<Vec<u8>> {
-    let output: &mut dyn Stream = &mut File::from(output);
     let mut answer = Vec::new();
-    output.take(MAX_ANSWER_BYTES).read_to_end(&mut answer)?;
+    read_at_most(&mut File::from(output), MAX_ANSWER_BYTES, &mut answer)?;
     Ok(answer)
 }

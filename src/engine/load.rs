@@ -32,7 +32,7 @@ use crate::oci::manifest::{Descriptor, Document, Manifest, OCI_MANIFEST};
 use crate::oci::platform::Platform;
 use crate::reference::Reference;
 use crate::store::{LayerRecord, Stage};
-use crate::stream::Stream;
+use crate::stream::{Stream, read_at_most};
 
 /// The most links in a row from one layer's path to another's.
 const MAX_LINKS: usize = 8;
@@ -146,8 +146,8 @@ impl Engine {
             Content::Document => {
                 let limit = MAX_DOCUMENT_BYTES.min(contents.documents.room_bytes()) + 1;
                 let mut bytes = head.clone();
-                let mut rest = content.take((limit.saturating_sub(head.len())) as u64);
-                rest.read_to_end(&mut bytes).context(what)?;
+                let rest_bytes = limit.saturating_sub(head.len()) as u64;
+                read_at_most(content, rest_bytes, &mut bytes).context(what)?;
                 // Lists, manifests and configurations are smaller; what is attested about an image may not be.
                 if bytes.len() > MAX_DOCUMENT_BYTES {
                     Ok(())

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::io::{Read, Write};
 
 use crate::error::{Context, Error, Kind, Result};
-use crate::stream::Stream;
+use crate::stream::{Stream, read_at_most};
 use crate::sys::beneath::MAX_PATH_BYTES;
 
 /// The most members accepted in one archive; an image has at most 500 layers, each with a few files.
@@ -38,7 +38,7 @@ pub enum Content {
 /// Reads as much of a member as `content_of` looks at: a tar header, or less if there is no more.
 pub fn head(content: &mut dyn Stream) -> std::io::Result<Vec<u8>> {
     let mut head = Vec::with_capacity(HEADER_BYTES);
-    content.take(HEADER_BYTES as u64).read_to_end(&mut head)?;
+    read_at_most(content, HEADER_BYTES as u64, &mut head)?;
     Ok(head)
 }
 

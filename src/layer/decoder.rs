@@ -10,7 +10,7 @@ use super::room::Room;
 use super::zstd::{self, ZstdReader, ZstdState};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Context, Error, Kind, Result};
-use crate::stream::Stream;
+use crate::stream::{Stream, read_at_most};
 
 /// The first bytes of the compressions that layers come in, and of those that are told by name.
 const MAGICS: [(&[u8], &str); 4] =
@@ -95,8 +95,7 @@ impl<'a> Decoder<'a> {
     /// what looks like none is passed on as it is.
     pub fn open(mut reader: Box<dyn Stream + 'a>, expected: Option<Digest>) -> Result<Decoder<'a>> {
         let mut head = Vec::new();
-        let read = reader.by_ref().take(8).read_to_end(&mut head);
-        read.context(|| "read compressed stream".into())?;
+        read_at_most(&mut *reader, 8, &mut head).context(|| "read compressed stream".into())?;
         let found = match zstd::begins_with_skippable(&head) {
             true => Some("zstd"),
             false => {

@@ -12,7 +12,7 @@
 //! ```
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,7 @@ use super::tree::{SHADOWED, is_missing};
 use super::unpack::split;
 use crate::crc::Crc;
 use crate::error::{Context, Error, Kind, Result};
+use crate::stream::read_at_most;
 use crate::sys::beneath::{self, WalkError};
 use crate::sys::examine::{facts_at, xattr_names};
 use crate::sys::file::{open_directory_at, open_or_create_file_at, remove_file_at, sync_directory};
@@ -133,7 +134,7 @@ pub fn undo(stage: BorrowedFd, fs: BorrowedFd, bytes: u64) -> Result<()> {
     }
     let mut log = Vec::new();
     file.seek(SeekFrom::Start(bytes)).context(doing)?;
-    (&file).take(MAX_BYTES).read_to_end(&mut log).context(doing)?;
+    read_at_most(&mut file, MAX_BYTES, &mut log).context(doing)?;
     for change in parse(&log).iter().rev() {
         take_back(stage, fs, change)?;
     }

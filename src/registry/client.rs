@@ -1,6 +1,5 @@
 //! The client: how one question becomes one answer.
 
-use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -19,7 +18,7 @@ use super::retry::Retry;
 use super::{failure, transport};
 use crate::error::{Error, Kind, Result};
 use crate::reference::Reference;
-use crate::stream::Stream;
+use crate::stream::{Stream, read_at_most};
 use crate::time;
 
 /// Redirects followed for one question.
@@ -150,9 +149,9 @@ impl Answer {
 
     /// Reads what is left of a small body, so that the connection can be used again.
     pub(super) fn drain(self) {
-        let mut rest = self.response.into_body().into_reader().take(MAX_DRAINED_BYTES);
+        let mut body = self.response.into_body().into_reader();
         // A failure only means that the connection is not kept.
-        let _ = std::io::copy(&mut rest, &mut std::io::sink());
+        let _ = read_at_most(&mut body, MAX_DRAINED_BYTES, &mut Vec::new());
     }
 }
 

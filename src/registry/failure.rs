@@ -1,7 +1,7 @@
 //! What went wrong, in one line: statuses and the error documents of registries (distribution spec, "Error Codes"),
 //! and what ureq reports.
 
-use std::io::{self, Read};
+use std::io;
 
 use miniserde::Deserialize;
 
@@ -9,6 +9,7 @@ use super::client::{Access, Answer, Question};
 use super::trust::{self, Cause};
 use crate::error::{Error, Kind, Result};
 use crate::json;
+use crate::stream::read_at_most;
 
 /// An error document is read up to this many bytes.
 const MAX_ERROR_DOCUMENT_BYTES: u64 = 64 << 10;
@@ -84,8 +85,8 @@ fn refusal(status: u16, code: Option<String>, words: Option<String>) -> String {
 /// The first code and message of an error document; nothing if the body is anything else.
 fn its_words(answer: Answer) -> Option<(String, String)> {
     let mut bytes = Vec::new();
-    let body = answer.response.into_body().into_reader();
-    body.take(MAX_ERROR_DOCUMENT_BYTES).read_to_end(&mut bytes).ok()?;
+    let mut body = answer.response.into_body().into_reader();
+    read_at_most(&mut body, MAX_ERROR_DOCUMENT_BYTES, &mut bytes).ok()?;
     let document: ErrorDocument = json::parse(&bytes, "error").ok()?;
     let first = document.errors?.into_iter().next()?;
     let code = printable(&first.code.unwrap_or_default());
@@ -156,7 +157,8 @@ pub(super) fn read_limited(answer: Answer, limit: u64, doing: &str) -> Result<Ve
         return refuse(size.to_string());
     }
     let mut bytes = Vec::new();
-    body.into_reader().take(limit + 1).read_to_end(&mut bytes).map_err(|e| of_io(e, doing))?;
+    let mut body = body.into_reader();
+    read_at_most(&mut body, limit + 1, &mut bytes).map_err(|e| of_io(e, doing))?;
     if bytes.len() as u64 > limit {
         return refuse(format!("more than {limit}"));
     }

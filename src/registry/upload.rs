@@ -17,7 +17,7 @@ use super::{failure, location};
 use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Kind, Result};
 use crate::reference::Reference;
-use crate::stream::Stream;
+use crate::stream::{Stream, read_at_most};
 
 /// The bytes of one PATCH: the smallest part that S3, behind most registries, takes without copying.
 const CHUNK_BYTES: u64 = 5 << 20;
@@ -221,11 +221,7 @@ impl<'a> Push<'a> {
         let mut chunk = Vec::with_capacity(chunk_bytes as usize);
         loop {
             chunk.clear();
-            stream
-                .by_ref()
-                .take(chunk_bytes)
-                .read_to_end(&mut chunk)
-                .map_err(|e| failed(name, e))?;
+            read_at_most(&mut *stream, chunk_bytes, &mut chunk).map_err(|e| failed(name, e))?;
             upload.hasher.update(&chunk);
             let is_last = (chunk.len() as u64) < chunk_bytes;
             if is_last && upload.confirmed_bytes == 0 {
