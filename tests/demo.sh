@@ -4,7 +4,7 @@
 #   sh tests/demo.sh              from a fresh clone, as root, on a Debian machine; installs what it needs
 #   VAQUITA=path sh tests/demo.sh       with a binary that is built already
 #
-# A device pulls version 1, runs it, pulls the delta to version 2, runs that. Then docker and podman do the same, if they
+# A device pulls version 1, runs it, pulls version 2 by a delta, runs that. Then docker and podman do the same, if they
 # are installed, each on a file system of its own. Ends with 1 if one of vaquita's promises for a pull does not hold.
 set -eu
 
@@ -60,20 +60,18 @@ owner="$vaquita --data-root $work/owner --run-root $work/owner-run"
 for version in v1 v2; do
     $owner pull -q "$address/debian-app:$version"
 done
-$owner image delta "$address/debian-app:v1" "$address/debian-app:v2" -t "$address/debian-app:delta-v1-v2"
-$owner save -o "$work/delta.tar" "$address/debian-app:delta-v1-v2"
-"$fixtures/push" "$address/debian-app:delta-v1-v2" "$work/delta.tar"
+$owner delta create --push "$address/debian-app" "$address/debian-app:v1" "$address/debian-app:v2"
 
-say "A device pulls v1, runs it, pulls the delta, runs v2"
+say "A device pulls v1, runs it, pulls v2, for which it finds the delta, runs that"
 engine_start vaquita
 extracted=$extracted_v1
 measured "vaquita: pull v1" $engine pull "$address/debian-app:v1"
 $engine run --rm "$address/debian-app:v1"
 extracted=$extracted_v2
-measured "vaquita: delta to v2" $engine pull "$address/debian-app:delta-v1-v2"
-$engine run --rm "$address/debian-app:delta-v1-v2"
+measured "vaquita: delta to v2" $engine pull --delta-only "$address/debian-app:v2"
+$engine run --rm "$address/debian-app:v2"
 $engine images
-applied=$($engine inspect "$address/debian-app:delta-v1-v2" | "$fixtures/field" Id)
+applied=$($engine inspect "$address/debian-app:v2" | "$fixtures/field" Id)
 meant=$($owner inspect "$address/debian-app:v2" | "$fixtures/field" Id)
 [ "$applied" = "$meant" ] || { echo "demo: the delta gave $applied, v2 is $meant" >&2; exit 1; }
 echo "the delta gave v2 itself: $applied"
