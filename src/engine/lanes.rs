@@ -69,7 +69,7 @@ impl Lanes {
             let mut running = 0;
             for number in 0..width.min(count) {
                 let builder = thread::Builder::new().name(format!("layer {number}"));
-                match builder.spawn_scoped(scope, &lane).context(|| "start a thread".into()) {
+                match builder.spawn_scoped(scope, lane).context(|| "start a thread".into()) {
                     Ok(_) => running += 1,
                     Err(e) => {
                         fail(e);

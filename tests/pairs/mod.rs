@@ -147,10 +147,10 @@ pub fn made_sound(mut members: Vec<Member>) -> Vec<Member> {
         }
         let latest = |name: &str| before.iter().rev().find(|other| other.name == name);
         let is_file = |name: &str| latest(name).is_some_and(|m| m.kind == tar::EntryType::Regular);
-        let files = before.iter().filter(|other| {
+        let mut files = before.iter().filter(|other| {
             is_file(&other.name) && other.name != member.name && !other.name.contains(".wh.")
         });
-        match files.last() {
+        match files.next_back() {
             Some(file) => member.link = file.name.clone(),
             None => (member.kind, member.link) = (tar::EntryType::Regular, String::new()),
         }
