@@ -10,7 +10,7 @@
 //! it is the contents that are compared, where the packing can be repeated exactly (`gzip`).
 //!
 //! Making a delta: `Index::of(basis)` (`entries`) once, then `make` for each target layer: it pairs the entries
-//! (`peers`), matches contents (`matches`) and writes columns (`column`), which `codec` compresses. Applying: `apply`
+//! (`peers`), matches contents (`matches`, `pair`) and writes columns (`column`), which `codec` compresses. Applying: `apply`
 //! streams the tar. It holds a frame (5 MiB at most), one packed column and 3 MiB of what `codec` learns while it reads the frame, of a
 //! predicted patch its steps, and of a gzip member the peer's content (6 MiB at most) and 0.4 MiB for the encoder. `make` holds the two files in hand, 13 bytes for each byte of the old one (`suffixes`), and the basis' index.
 //!
@@ -67,6 +67,7 @@ mod gzip;
 mod header;
 mod make;
 mod matches;
+mod pair;
 mod peers;
 mod references;
 mod suffixes;
