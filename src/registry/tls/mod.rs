@@ -9,6 +9,7 @@ mod der;
 mod exchange;
 mod hash;
 mod random;
+mod rsa;
 mod sign;
 mod suites;
 mod verify;

@@ -6,23 +6,19 @@ use std::fmt;
 use std::sync::Arc;
 
 use p256::ecdsa::signature::hazmat::PrehashSigner;
-use p256::elliptic_curve::rand_core::UnwrapErr;
-use rsa::traits::SignatureScheme as Padding;
-use rsa::{BoxedUint, RsaPrivateKey};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::sign::{Signer, SigningKey};
 use rustls::{Error, SignatureAlgorithm, SignatureScheme};
-use sha2::{Sha256, Sha384, Sha512};
 
 use super::der::{self, OCTET_STRING, SEQUENCE};
-use super::random::KernelRandom;
-use super::verify::{Hash, MAX_RSA_BYTES, pss};
+use super::rsa::PrivateKey;
+use super::verify::Hash;
 
 /// The secret halves; each wipes itself when dropped.
 enum Key {
     P256(p256::ecdsa::SigningKey),
     P384(p384::ecdsa::SigningKey),
-    Rsa(Box<RsaPrivateKey>),
+    Rsa(Box<PrivateKey>),
 }
 
 /// A key, ready to sign; `None` if it is malformed or of another kind.
@@ -58,21 +54,7 @@ fn elliptic(key: &[u8]) -> Option<Key> {
 }
 
 fn rsa(key: &[u8]) -> Option<Key> {
-    let (content, _) = der::element(key, SEQUENCE)?;
-    let (_version, content) = der::positive(content)?;
-    let (modulus, content) = der::positive(content)?;
-    let (exponent, content) = der::positive(content)?;
-    let (secret, content) = der::positive(content)?;
-    let (first, content) = der::positive(content)?;
-    let (second, _) = der::positive(content)?;
-    if modulus.len() > MAX_RSA_BYTES {
-        return None;
-    }
-    let number = |bytes| BoxedUint::from_be_slice_vartime(bytes);
-    let primes = vec![number(first), number(second)];
-    let key =
-        RsaPrivateKey::from_components(number(modulus), number(exponent), number(secret), primes);
-    key.ok().map(|key| Key::Rsa(Box::new(key)))
+    PrivateKey::read(key).map(|key| Key::Rsa(Box::new(key)))
 }
 
 struct OwnKey(Arc<Key>);
@@ -128,10 +110,10 @@ impl Signer for OwnSigner {
                 signature.map(|signature| signature.to_der().as_bytes().to_vec())
             }
             Key::Rsa(key) => match self.scheme {
-                SignatureScheme::RSA_PSS_SHA256 => padded(key, pss::<Sha256>(), &digest),
-                SignatureScheme::RSA_PSS_SHA384 => padded(key, pss::<Sha384>(), &digest),
-                SignatureScheme::RSA_PSS_SHA512 => padded(key, pss::<Sha512>(), &digest),
-                _ => padded(key, hash.pkcs1(), &digest),
+                SignatureScheme::RSA_PSS_SHA256
+                | SignatureScheme::RSA_PSS_SHA384
+                | SignatureScheme::RSA_PSS_SHA512 => key.sign_pss(&hash, &digest),
+                _ => key.sign_pkcs1(&hash, &digest),
             },
         };
         signature.ok_or_else(|| Error::General("sign with the client's key".into()))
@@ -140,12 +122,6 @@ impl Signer for OwnSigner {
     fn scheme(&self) -> SignatureScheme {
         self.scheme
     }
-}
-
-/// The random numbers are a salt, and what hides from a clock how long the secret takes to compute with.
-fn padded(key: &RsaPrivateKey, padding: impl Padding, digest: &[u8]) -> Option<Vec<u8>> {
-    // Cannot fail: getrandom(2) with no flags has no error but EINTR on the kernels that are supported.
-    key.sign_with_rng(&mut UnwrapErr(KernelRandom), padding, digest).ok()
 }
 
 impl fmt::Debug for OwnKey {
@@ -183,7 +159,5 @@ mod tests {
             let found = [elliptic(&der), rsa(&der), pkcs8(&der)].map(|key| key.is_some());
             assert_eq!(found, [false; 3], "{der:?}");
         }
-        let composite = [&[SEQUENCE, 18][..], &[2, 1, 0], &[2, 1, 15].repeat(5)].concat();
-        assert!(rsa(&composite).is_none());
     }
 }

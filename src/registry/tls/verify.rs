@@ -131,7 +131,16 @@ impl Hash {
         }
     }
 
-    pub(super) fn pkcs1(&self) -> Pkcs1v15Sign {
+    /// The last arc of its object identifier.
+    pub(super) fn algorithm(&self) -> u8 {
+        match self {
+            Hash::Sha256 => 1,
+            Hash::Sha384 => 2,
+            Hash::Sha512 => 3,
+        }
+    }
+
+    fn pkcs1(&self) -> Pkcs1v15Sign {
         match self {
             Hash::Sha256 => Pkcs1v15Sign::new::<Sha256>(),
             Hash::Sha384 => Pkcs1v15Sign::new::<Sha384>(),
@@ -141,7 +150,7 @@ impl Hash {
 }
 
 /// The salt is as long as the hash (RFC 8446, section 4.2.3).
-pub(super) fn pss<D: Digest>() -> Pss<D> {
+fn pss<D: Digest>() -> Pss<D> {
     Pss::new_with_salt(<D as Digest>::output_size())
 }
 
