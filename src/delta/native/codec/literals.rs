@@ -103,10 +103,10 @@ impl Literals {
     /// Codes the byte at `at`.
     pub fn code(&mut self, coder: &mut Coder, raw: &[u8], at: usize, place: Place, byte: u8) -> u8 {
         let literal = Self::contexts(raw, at, place);
-        let mut node = 1_u32;
+        let (mut node, mut mixed) = (1_u32, Mixed::default());
         for shift in (0..8).rev() {
             let bit = u32::from(byte) >> shift & 1;
-            let mixed = self.mix(&literal, node);
+            self.mix(&literal, node, &mut mixed);
             let bit = coder.bit(mixed.one, bit);
             self.learn(&mixed, bit);
             node = node << 1 | bit;
@@ -118,18 +118,20 @@ impl Literals {
     pub fn price(&self, raw: &[u8], at: usize, place: Place) -> u32 {
         let literal = Self::contexts(raw, at, place);
         let (byte, mut node, mut price) = (u32::from(raw[at]), 1, 0);
+        let mut mixed = Mixed::default();
         for shift in (0..8).rev() {
             let bit = byte >> shift & 1;
-            let one = self.mix(&literal, node).one;
+            self.mix(&literal, node, &mut mixed);
+            let one = mixed.one;
             price += cost(if bit == 1 { one } else { 65536 - one });
             node = node << 1 | bit;
         }
         price
     }
 
-    fn mix(&self, literal: &Literal, node: u32) -> Mixed {
-        let mut slots = [0; INPUTS - 1];
-        let mut inputs = [0; INPUTS];
+    /// The prediction of the bit behind `node`: into one place, for there are eight for each byte.
+    fn mix(&self, literal: &Literal, node: u32, mixed: &mut Mixed) {
+        let Mixed { slots, inputs, .. } = mixed;
         for (order, &context) in literal.contexts.iter().enumerate() {
             slots[order] = match order {
                 0 => node,
@@ -155,10 +157,10 @@ impl Literals {
             .zip(weights)
             .map(|(&input, &weight)| i64::from(input) * i64::from(weight))
             .sum();
-        let mixed = self.logistic.squash((dot >> 16) as i32);
+        mixed.set = set;
+        mixed.odds = self.logistic.squash((dot >> 16) as i32);
         // Twelve bits of the squashed odds, spread over sixteen.
-        let one = ((mixed as u32) << 4 | 8).clamp(24, 65536 - 24);
-        Mixed { slots, inputs, set, mixed, one }
+        mixed.one = ((mixed.odds as u32) << 4 | 8).clamp(24, 65536 - 24);
     }
 
     fn stretch(&self, counter: Counter) -> i32 {
@@ -172,7 +174,7 @@ impl Literals {
         if mixed.inputs[4] != 0 {
             self.expected[mixed.slots[4] as usize].learn(bit, LITERAL_LIMIT);
         }
-        let error = ((bit << 12) as i32 - mixed.mixed) * 10;
+        let error = ((bit << 12) as i32 - mixed.odds) * 10;
         for (weight, &input) in self.weights[mixed.set].iter_mut().zip(&mixed.inputs) {
             *weight += (input * error + 0x2000) >> 14;
         }
@@ -180,10 +182,11 @@ impl Literals {
 }
 
 /// A prediction and what it was made of.
+#[derive(Default)]
 struct Mixed {
     slots: [u32; INPUTS - 1],
     inputs: [i32; INPUTS],
     set: usize,
-    mixed: i32,
+    odds: i32,
     one: u32,
 }
