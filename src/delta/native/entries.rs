@@ -177,7 +177,7 @@ impl<'a> Digester<'a> {
 }
 
 /// A random word for each byte.
-fn gears() -> [u32; 256] {
+pub fn gears() -> [u32; 256] {
     let mut state = 1_u64;
     std::array::from_fn(|_| {
         state =

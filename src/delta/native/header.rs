@@ -38,7 +38,7 @@ const FIELDS: [(usize, usize, FieldKind); 15] = [
     (345, 500, FieldKind::Text), // prefix
     (500, 512, FieldKind::Raw),
 ];
-const CHECKSUM: std::ops::Range<usize> = 148..156;
+pub const CHECKSUM: std::ops::Range<usize> = 148..156;
 /// In the mask: the checksum is given.
 const RAW_CHECKSUM: u64 = 1 << FIELDS.len();
 /// In the mask: the block is given.
@@ -203,7 +203,8 @@ fn checksum(block: &Block, other: &Block) -> [u8; 8] {
     field
 }
 
-fn sum(block: &Block) -> u64 {
+/// What the checksum should be: the sum of all bytes, those of the checksum itself as spaces.
+pub fn sum(block: &Block) -> u64 {
     let sum = |bytes: &[u8]| bytes.iter().map(|&byte| u64::from(byte)).sum::<u64>();
     sum(block) - sum(&block[CHECKSUM]) + u64::from(b' ') * CHECKSUM.len() as u64
 }

@@ -59,12 +59,12 @@
 //! makes is what tells, and each length is held against what is there.
 
 mod apply;
-mod codec;
-mod column;
-mod entries;
+pub(super) mod codec;
+pub(super) mod column;
+pub(super) mod entries;
 #[allow(dead_code, unused_imports)] // until make and apply open what gzip closed
 mod gzip;
-mod header;
+pub(super) mod header;
 mod make;
 mod matches;
 mod pair;
@@ -79,7 +79,7 @@ pub use make::make;
 /// The first bytes of a delta.
 const MAGIC: &[u8; 8] = b"vqdelta1";
 /// The unit of a tar.
-const BLOCK_BYTES: usize = 512;
+pub(super) const BLOCK_BYTES: usize = 512;
 
 /// The most steps of a patch with predicted references: each takes 48 bytes of memory.
 const MAX_PREDICTED_STEPS: usize = 50_000;
@@ -105,7 +105,7 @@ mod content {
 }
 
 /// Zeros between content of so many bytes and the next block.
-fn padding(bytes: u64) -> u64 {
+pub(super) fn padding(bytes: u64) -> u64 {
     bytes.wrapping_neg() % BLOCK_BYTES as u64
 }
 

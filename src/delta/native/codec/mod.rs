@@ -43,9 +43,17 @@ pub const REPS: usize = 4;
 
 /// Compresses a column.
 pub fn encode(raw: &[u8]) -> Vec<u8> {
+    encode_after(raw, 0)
+}
+
+/// Compresses what `raw` has from `start` on, for a reader that has what is before: matches may reach there, and the literals'
+/// contexts have learned its last bytes, `PRIMED_BYTES` or eight times as many as follow.
+pub fn encode_after(raw: &[u8], start: usize) -> Vec<u8> {
     let mut coder = Coder::Encode { low: 0, high: u32::MAX, out: Vec::new() };
-    let mut model = Model::new(raw.len());
-    parse::items(raw, &mut model, &mut |model, at, item| model.item(&mut coder, raw, at, item));
+    let mut model = Model::after(raw, start, raw.len() - start);
+    parse::items(raw, start, &mut model, &mut |model, at, item| {
+        model.item(&mut coder, raw, at, item)
+    });
     coder.finish()
 }
 
@@ -81,11 +89,17 @@ pub fn is_noise(raw: &[u8]) -> bool {
 /// The `length` bytes that `packed` was made of. `None` if it cannot have been made by `encode`: a match
 /// that reaches before the start or past the end, or too few bytes. Wrong bytes are not noticed.
 pub fn decode(packed: &[u8], length: usize) -> Option<Vec<u8>> {
+    decode_after(Vec::new(), packed, length)
+}
+
+/// Appends to `raw`, what was before it, the `length` bytes that `encode_after` made `packed` of.
+pub fn decode_after(mut raw: Vec<u8>, packed: &[u8], length: usize) -> Option<Vec<u8>> {
     let (first, rest) = packed.split_first_chunk::<4>()?;
     let mut coder =
         Coder::Decode { low: 0, high: u32::MAX, code: u32::from_be_bytes(*first), rest, over: 0 };
-    let mut model = Model::new(length);
-    let mut raw = Vec::with_capacity(length);
+    let mut model = Model::after(&raw, raw.len(), length);
+    raw.reserve_exact(length);
+    let length = raw.len() + length;
     while raw.len() < length {
         let item = model.item(&mut coder, &raw, raw.len(), Item::ANY);
         match item.distance {

@@ -5,6 +5,10 @@ use super::literals::{Literals, Place};
 use super::parse::Item;
 use super::{MIN_MATCH, REPS};
 
+/// Bytes before a start that literals learn from, if what follows is not much shorter: they cost time, and make short pieces
+/// smaller. It is part of the format.
+const PRIMED_BYTES: usize = 8 << 10;
+
 /// States of LZMA's automaton of what the last items were.
 pub const STATES: usize = 12;
 
@@ -72,6 +76,17 @@ impl Model {
             state: 0,
             reps: [1; REPS],
         }
+    }
+
+    /// For `length` bytes behind the first `start` of `raw`, of the last of which it has learned.
+    pub fn after(raw: &[u8], start: usize, length: usize) -> Model {
+        let primed = start.min(PRIMED_BYTES).min(8 * length);
+        let mut model = Model::new(length + primed);
+        let mut nowhere = Coder::Encode { low: 0, high: u32::MAX, out: Vec::new() };
+        for at in start - primed..start {
+            model.literals.code(&mut nowhere, raw, at, model.place(), raw[at]);
+        }
+        model
     }
 
     /// What a literal depends on besides the bytes before it.

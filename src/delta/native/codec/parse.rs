@@ -31,10 +31,15 @@ const NICE_LENGTH: usize = 128;
 /// The logarithm of the number of chains.
 const HASH_BITS: u32 = 17;
 
-/// Gives all items of `raw` in order to `emit`, which codes them: the model learns in between.
-pub fn items(raw: &[u8], model: &mut Model, emit: &mut dyn FnMut(&mut Model, usize, Item) -> Item) {
+/// Gives all items of `raw` from `start` on in order to `emit`, which codes them: the model learns in between.
+pub fn items(
+    raw: &[u8],
+    start: usize,
+    model: &mut Model,
+    emit: &mut dyn FnMut(&mut Model, usize, Item) -> Item,
+) {
     let mut finder = Finder::new(raw);
-    let mut at = 0;
+    let mut at = start;
     while at < raw.len() {
         let path = stretch(raw, at, model, &mut finder);
         for item in path {
