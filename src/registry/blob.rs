@@ -2,6 +2,7 @@
 //! that it comes over: where one is lost, the rest is asked for over the next.
 
 use std::io::{self, Read};
+use std::ops::Range;
 
 use super::client::{Answer, Client, Question};
 use super::failure;
@@ -35,14 +36,39 @@ impl Client {
         if offset == blob.size {
             return Ok(Box::new(io::empty()));
         }
+        self.stream(reference, digest, doing, offset..blob.size, false)
+    }
+
+    /// The bytes of `blob` in `part`, which is not empty, in the same way; but that nothing has a digest to be checked
+    /// against. `Kind::Unsupported`: the server knows no ranges, and nothing was read.
+    pub fn blob_part(
+        &self,
+        reference: &Reference,
+        blob: &Descriptor,
+        part: Range<u64>,
+    ) -> Result<Box<dyn Stream + Send>> {
+        let digest = blob.digest()?;
+        let doing = format!("get a part of blob {digest} of {}", reference.familiar_name());
+        self.stream(reference, digest, doing, part, true)
+    }
+
+    fn stream(
+        &self,
+        reference: &Reference,
+        digest: Digest,
+        doing: String,
+        range: Range<u64>,
+        is_part: bool,
+    ) -> Result<Box<dyn Stream + Send>> {
         let mut body = Body {
             client: self.clone(),
             reference: reference.clone(),
             retry: self.retry(),
             doing,
             digest,
-            size: blob.size,
-            position: offset,
+            size: range.end,
+            is_part,
+            position: range.start,
             state: State::Lost,
         };
         while let Err(error) = body.connect() {
@@ -78,8 +104,10 @@ struct Body {
     retry: Retry,
     doing: String,
     digest: Digest,
-    /// The whole blob's size in bytes.
+    /// Where in the blob the stream ends: at its end, or before.
     size: u64,
+    /// Whether it may end before, and no more is to be sent.
+    is_part: bool,
     /// Where in the blob the next byte belongs.
     position: u64,
     state: State,
@@ -97,13 +125,18 @@ enum State {
 impl Body {
     /// Asks for what is left.
     fn connect(&mut self) -> Result<()> {
-        let headers = match self.position {
-            0 => Vec::new(),
-            position => vec![("range", format!("bytes={position}-"))],
+        let headers = match (self.position, self.is_part) {
+            (0, false) => Vec::new(),
+            (position, false) => vec![("range", format!("bytes={position}-"))],
+            (position, true) => vec![("range", format!("bytes={position}-{}", self.size - 1))],
         };
         let path = format!("blobs/{}", self.digest);
         let question = Question::get(&self.reference, path, headers, self.doing.clone());
         let answer = self.client.ask_once(&question, &mut self.retry)?;
+        if self.is_part && answer.status() != 206 {
+            let message = format!("{}: the registry knows no ranges", self.doing);
+            return Err(Error::new(Kind::Unsupported, message));
+        }
         let start = start_of(&answer, self.position, &self.doing)?;
         let end =
             answer.response.body().content_length().map(|length| start.saturating_add(length));
