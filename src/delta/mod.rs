@@ -2,7 +2,7 @@
 //!
 //! Pure streams: everything here reads from `Read` or `ReadAt` and writes to `Write`; nothing knows files, a store or a
 //! registry. `rsync` is the format of the differences themselves, `balena` the image that carries them; `native` is a smaller
-//! format of our own.
+//! format of our own, and `index` a way to need no pair of images at all.
 //!
 //! Making a delta layer: `rsync::Signature::of(basis)`, then for each target layer `rsync::diff` into a spool, and
 //! `balena::layer` writes header, spool and trailer. Applying one: `balena::layer::open(stream)` finds the delta in the
@@ -12,6 +12,7 @@
 use std::io;
 
 pub mod balena;
+pub mod index;
 pub mod native;
 pub mod rsync;
 
