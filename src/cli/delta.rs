@@ -1,4 +1,4 @@
-//! `delta create` and `delta plan`: deltas that a pull finds by itself.
+//! `delta create`, `delta index` and `delta plan`: deltas that a pull finds by itself.
 
 use std::path::Path;
 
@@ -25,6 +25,7 @@ pub struct DeltaGroup {
 #[argh(subcommand)]
 pub enum DeltaCommand {
     Create(Create),
+    Index(Index),
     Plan(Plan),
 }
 
@@ -49,6 +50,18 @@ pub struct Create {
     pub new: String,
 }
 
+/// Make the index of an image, by which a device with any older image fetches what it lacks, and push it
+#[derive(FromArgs)]
+#[argh(subcommand, name = "index")]
+pub struct Index {
+    /// repository, which has the image, to push the index to: pulls find it there
+    #[argh(option, arg_name = "repository")]
+    pub push: Option<String>,
+    /// image that the devices shall have
+    #[argh(positional, arg_name = "image")]
+    pub image: String,
+}
+
 /// Print what each way from one image to another costs
 #[derive(FromArgs)]
 #[argh(subcommand, name = "plan")]
@@ -65,6 +78,7 @@ pub struct Plan {
 pub fn delta(engine: &Engine, args: &DeltaGroup) -> Result<()> {
     match &args.command {
         DeltaCommand::Create(args) => create(engine, args),
+        DeltaCommand::Index(args) => index(engine, args),
         DeltaCommand::Plan(args) => plan(engine, args),
     }
 }
@@ -73,6 +87,7 @@ fn create(engine: &Engine, args: &Create) -> Result<()> {
     let invalid = |message: String| Error::new(Kind::Invalid, message);
     let format = args.format.as_deref().unwrap_or(Format::Native.name());
     let format = Format::parse(format)
+        .filter(|&format| format != Format::Index)
         .ok_or_else(|| invalid(format!("unknown delta format {format:?}: native or balena")))?;
     let repository = args.push.as_deref().map(Reference::parse_name).transpose()?;
     let mut progress = Progress::new(progress::PUSH);
@@ -103,6 +118,19 @@ fn create(engine: &Engine, args: &Create) -> Result<()> {
     Ok(())
 }
 
+fn index(engine: &Engine, args: &Index) -> Result<()> {
+    let no_place = || Error::new(Kind::Invalid, "delta index: where to? --push REPOSITORY");
+    let repository = Reference::parse_name(args.push.as_deref().ok_or_else(no_place)?)?;
+    let mut progress = Progress::new(progress::PUSH);
+    let published =
+        engine.publish_index(&args.image, &repository, &mut |event| progress.show(event))?;
+    let (layers, index) = (published.layers_bytes, published.delta_bytes);
+    let (layers, index) = (units::size(layers), units::size(index));
+    output::line(&format!("Layers size: {layers}, Index size: {index}"));
+    output::line(&format!("Pushed index: {}", repository.at(published.digest).familiar()));
+    Ok(())
+}
+
 fn plan(engine: &Engine, args: &Plan) -> Result<()> {
     let mut progress = Progress::aside(progress::PUSH);
     let plan = engine.plan_delta(&args.old, &args.new, &mut |event| progress.show(event))?;
@@ -115,6 +143,7 @@ fn plan(engine: &Engine, args: &Plan) -> Result<()> {
         row("layers", plan.missing, plan.layers_bytes),
         row("balena", plan.missing, plan.balena_bytes),
         row("native", plan.missing, plan.native_bytes),
+        row("index", plan.missing, plan.index_bytes),
     ]));
     Ok(())
 }

@@ -20,6 +20,7 @@ Images:
   login            Log in to a registry
   logout           Log out from a registry
   delta create     Make a delta from one image to another that pull finds by itself
+  delta index      Make what a device with any older image can fetch only its lack by
   delta plan       Print what each way from one image to another costs
   image delta      Make a delta image that turns one image into another, as balenaEngine does
   image prune      Remove images that nobody uses

@@ -169,6 +169,12 @@ fn told(event: Event, words: Words) -> Told {
             let (delta, layers) = (units::size(delta_bytes), units::size(layers_bytes));
             line(format!("Delta from {image}: {delta} instead of {layers}"))
         }
+        Event::IndexUsed { image, index_bytes, layers_bytes } => {
+            let (index, layers) = (units::size(index_bytes), units::size(layers_bytes));
+            line(format!("Index with {image}: {index} instead of {layers}"))
+        }
+        Event::Indexing { layer } => busy(layer, "Indexing"),
+        Event::Indexed { layer } => status(layer, Status::Done("Index complete")),
         Event::Fingerprinting { image } => busy(image, "Fingerprinting"),
         Event::ComputingDelta { layer } => busy(layer, "Computing delta"),
         Event::SkippingCommonLayer { layer } => {

@@ -25,6 +25,7 @@ const VALUES: &[(&str, &[&str])] = &[
     ("system df", &["--format"]),
     ("image delta", &["-t", "--tag"]),
     ("delta create", &["--format", "--push", "-o", "--output"]),
+    ("delta index", &["--push"]),
     ("login", &["-u", "--username", "-p", "--password"]),
 ];
 const RUN_VALUES: &[&str] = &[
@@ -105,7 +106,7 @@ const GROUPS: &[(&str, &[Spelling])] = &[
             ("prune", KEPT),
         ],
     ),
-    ("delta", &[("create", KEPT), ("plan", KEPT)]),
+    ("delta", &[("create", KEPT), ("index", KEPT), ("plan", KEPT)]),
     ("system", &[("df", KEPT), ("info", &["info"]), ("prune", KEPT)]),
 ];
 /// Marks a command that exists only in its group.

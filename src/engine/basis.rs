@@ -10,6 +10,7 @@ use super::progress::{Event, Report};
 use super::pull::{Committed, layer_record};
 use super::{Engine, pipe};
 use crate::delta::ReadAt;
+use crate::delta::index::Have;
 use crate::digest::{Digest, HashingWriter};
 use crate::error::{Error, Kind, Result};
 use crate::layer::{LayerTar, Peers};
@@ -82,7 +83,7 @@ impl Engine {
         Ok(true)
     }
 
-    fn basis_stores(&self) -> impl Iterator<Item = &Store> {
+    pub(super) fn basis_stores(&self) -> impl Iterator<Item = &Store> {
         [Some(&self.store), self.basis_store.as_ref()].into_iter().flatten()
     }
 }
@@ -114,6 +115,18 @@ impl Basis {
             let is_whole = pipe::copy(&mut Sequential::new(tar), &mut read).is_ok();
             (!is_whole || read.finish().0 != *diff_id).then_some(*diff_id)
         })
+    }
+
+    /// What an index may find in it.
+    pub(super) fn have(&mut self) -> Result<Have> {
+        let (mut have, mut start) = (Have::default(), 0);
+        let ends = self.ends.clone();
+        let mut tars = Sequential::new(self);
+        for end in ends {
+            have.add(&mut tars, end - start, start)?;
+            start = end;
+        }
+        Ok(have)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The registry is asked for deltas only if something is missing and there is an image that could be a basis. The cheapest
 //! whose basis is here is taken if it is smaller than the layers that it stands for. Each layer that it makes is verified
-//! by its diff ID and committed. Whatever goes wrong is one warning, and what is then still missing comes as layers; only a
+//! by its diff ID and committed. An index (`index`) is looked at where no delta saves most of that. Whatever goes wrong is one warning, and what is then still missing comes as layers; only a
 //! full disk and who no longer wants the image end the pull.
 
 use std::io::Write;
@@ -65,19 +65,9 @@ impl Engine {
         if deltas == Deltas::Never || missing.is_empty() {
             return Ok(());
         }
-        let offer = match self.basis_store.is_some() || self.store.images_are_here()? {
-            true => self.best_offer(target, deltas, missing),
-            false => Ok(None),
-        };
-        let patched = match offer {
-            Ok(Some(offer)) => {
-                self.patch_by(&offer, target, missing, committed, report).map_err(|e| {
-                    let (delta, basis) = (offer.artifact, offer.basis.short());
-                    let message = format!("delta {delta} from image {basis}");
-                    Error::new(e.kind(), message).caused_by(e)
-                })
-            }
-            offer => offer.map(drop),
+        let patched = match self.basis_store.is_some() || self.store.images_are_here()? {
+            true => self.patch_by_best(target, deltas, missing, committed, report),
+            false => Ok(()),
         };
         match patched {
             Ok(()) if deltas == Deltas::Only && !missing.is_empty() => {
@@ -98,17 +88,42 @@ impl Engine {
         }
     }
 
-    fn best_offer(
+    fn patch_by_best(
         &self,
         target: &Target,
         deltas: Deltas,
-        missing: &[fetch::Wanted],
-    ) -> Result<Option<Offer>> {
+        missing: &mut Vec<fetch::Wanted>,
+        committed: &mut Committed,
+        report: Report,
+    ) -> Result<()> {
         let list = target.client.referrers(target.reference, &target.manifest, DELTA_TYPE)?;
         let is_to_target = |offer: &Offer| offer.target == target.image;
-        let mut offers = list.iter().filter_map(|entry| Offer::read(entry).filter(is_to_target));
-        let layers_bytes = (deltas == Deltas::IfCheaper).then(|| bytes_of(missing));
-        Ok(cheapest(&mut offers, layers_bytes, &|basis| self.has_basis(basis)))
+        let offers = list.iter().filter_map(|entry| Offer::read(entry).filter(is_to_target));
+        let (indices, deltas_to): (Vec<Offer>, Vec<Offer>) =
+            offers.partition(|offer| offer.format == Format::Index);
+        let layers_bytes = bytes_of(missing);
+        let below = (deltas == Deltas::IfCheaper).then_some(layers_bytes);
+        let delta = cheapest(&mut deltas_to.into_iter(), below, &|basis| self.has_basis(basis));
+        // A look at an index costs a reading of the basis: what saves most of the bytes already is not put to the question.
+        let is_good = |delta: &Offer| delta.bytes < layers_bytes / 4;
+        let index = indices.first().filter(|_| !delta.as_ref().is_some_and(is_good));
+        let named = |offer: &Offer, e: Error| {
+            let (delta, basis) = (offer.artifact, offer.basis.short());
+            let message = match offer.format {
+                Format::Index => format!("index {delta}"),
+                _ => format!("delta {delta} from image {basis}"),
+            };
+            Error::new(e.kind(), message).caused_by(e)
+        };
+        if let Some(index) = index {
+            let most = delta.as_ref().map(|delta| delta.bytes);
+            let used = self.make_by_index(index, target, deltas, most, missing, committed, report);
+            if used.map_err(|e| named(index, e))? {
+                return Ok(());
+            }
+        }
+        let Some(delta) = delta else { return Ok(()) };
+        self.patch_by(&delta, target, missing, committed, report).map_err(|e| named(&delta, e))
     }
 
     /// Makes what `offer` makes of `missing`.
@@ -288,7 +303,7 @@ fn cheapest(
 }
 
 /// Refuses what is not the delta that a list said it is.
-fn check(manifest: &Manifest, offer: &Offer, target: &Target) -> Result<()> {
+pub(super) fn check(manifest: &Manifest, offer: &Offer, target: &Target) -> Result<()> {
     let corrupt = |message: String| Err(Error::new(Kind::Corrupt, message));
     let subject = manifest.subject.as_ref().map_or("nothing", |subject| &subject.digest);
     if subject != target.manifest.to_string() {
@@ -301,8 +316,8 @@ fn check(manifest: &Manifest, offer: &Offer, target: &Target) -> Result<()> {
     Ok(())
 }
 
-/// The blob of a delta that makes the layer `diff_id`.
-fn blob_for<'a>(
+/// The blob of a delta or an index that makes the layer `diff_id`.
+pub(super) fn blob_for<'a>(
     diff_id: &Digest,
     manifest: &'a Manifest,
     format: Format,
@@ -310,7 +325,7 @@ fn blob_for<'a>(
 ) -> Option<&'a Descriptor> {
     let is_it = |blob: &&Descriptor| artifact::layer_of(blob) == Some(*diff_id);
     match format {
-        Format::Native => manifest.layers.iter().find(is_it),
+        Format::Native | Format::Index => manifest.layers.iter().find(is_it),
         Format::Balena => manifest.layers.get(target.diff_ids.iter().position(|id| id == diff_id)?),
     }
 }

@@ -39,6 +39,12 @@ pub enum Event {
     DeltaBasis { image: String },
     /// Layers were made by a delta from this image: what was fetched for them, and what they would have taken themselves.
     DeltaUsed { image: String, delta_bytes: u64, layers_bytes: u64 },
+    /// Layers were made by an index, with what this image has: what was fetched for them, and what they would have taken.
+    IndexUsed { image: String, index_bytes: u64, layers_bytes: u64 },
+    /// A layer's index is being made.
+    Indexing { layer: String },
+    /// It is made.
+    Indexed { layer: String },
     /// Signatures of the basis are being made.
     Fingerprinting { image: String },
     /// A layer of the target is being compared with the basis.

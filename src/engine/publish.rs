@@ -58,13 +58,15 @@ pub struct DeltaPlan {
     pub balena_bytes: u64,
     /// The delta in our own.
     pub native_bytes: u64,
+    /// What a device with the basis would fetch by an index of the target.
+    pub index_bytes: u64,
 }
 
 /// The target's manifest.
-struct Subject {
-    manifest: Manifest,
+pub(super) struct Subject {
+    pub manifest: Manifest,
     bytes: Vec<u8>,
-    descriptor: Descriptor,
+    pub descriptor: Descriptor,
 }
 
 /// From what to what, and where to.
@@ -77,10 +79,10 @@ struct Publication<'a> {
     push: Option<(Push<'a>, &'a Reference)>,
 }
 
-/// The blob of a native delta, and the file that it is in.
-struct Blob {
-    descriptor: Descriptor,
-    path: PathBuf,
+/// The blob of a native delta or of an index, and the file that it is in.
+pub(super) struct Blob {
+    pub descriptor: Descriptor,
+    pub path: PathBuf,
 }
 
 impl Engine {
@@ -129,6 +131,10 @@ impl Engine {
         match format {
             Format::Native => self.publish_native(&work, &mut offer, out, report)?,
             Format::Balena => self.publish_balena(&work, &mut offer, out, committed, report)?,
+            Format::Index => {
+                let message = "an index is not made of a pair of images: `delta index`";
+                return Err(Error::new(Kind::Invalid, message));
+            }
         }
         let Publication { old, new, subject, .. } = work;
         let layers_bytes = bytes_of(&missing_layers(&old, &new)?, &new, &subject)?;
@@ -148,18 +154,7 @@ impl Engine {
         let layers: Vec<Descriptor> = blobs.iter().map(|blob| blob.descriptor.clone()).collect();
         let (document, entry) = artifact::write(offer, &subject.descriptor, &empty_blob(), &layers);
         if let Some((push, _)) = push {
-            let empty = || -> Result<Box<dyn Stream>> { Ok(Box::new(EMPTY)) };
-            if !push.has_blob(&Digest::of(EMPTY))? {
-                push.blob("the empty configuration", &empty)?;
-            }
-            for Blob { descriptor, path } in &blobs {
-                let open = || -> Result<Box<dyn Stream>> {
-                    Ok(Box::new(File::open(path).context(|| "read a delta".into())?))
-                };
-                if !push.has_blob(&descriptor.digest()?)? {
-                    push.blob(&format!("delta {}", descriptor.digest), &open)?;
-                }
-            }
+            push_blobs(push, &blobs)?;
             push.artifact(document.as_bytes(), &entry, &subject.descriptor.digest()?)?;
         }
         if let Some(out) = out {
@@ -260,7 +255,7 @@ impl Engine {
 
     /// What the repository has of the image: by the manifest that it was pulled by, by a name that it got there, or by the
     /// tag that was given.
-    fn subject_in(
+    pub(super) fn subject_in(
         &self,
         client: &Client,
         repository: &Reference,
@@ -315,8 +310,9 @@ impl Engine {
         let subject = self.subject_here(&new)?;
         let stage = self.store.stage()?;
         let blobs = self.make_blobs(&old, &new, &stage, report)?;
-        report(Event::Fingerprinting { image: old.id.short() });
         let mut basis = Basis::open(&self.store, &old)?;
+        let index_bytes = self.plan_index(&mut basis, &missing, &stage, report)?;
+        report(Event::Fingerprinting { image: old.id.short() });
         let signature = Signature::of(&mut Sequential::new(&mut basis))?;
         let mut nowhere = io::sink();
         let mut balena = HashingWriter::new(&mut nowhere as &mut dyn Write);
@@ -331,12 +327,30 @@ impl Engine {
             layers_bytes: bytes_of(&missing, &new, &subject)?,
             balena_bytes: balena.count_bytes(),
             native_bytes: blobs.iter().map(|blob| blob.descriptor.size).sum(),
+            index_bytes,
         })
     }
 }
 
+/// Has the repository have the blobs, and the empty configuration.
+pub(super) fn push_blobs(push: &Push, blobs: &[Blob]) -> Result<()> {
+    let empty = || -> Result<Box<dyn Stream>> { Ok(Box::new(EMPTY)) };
+    if !push.has_blob(&Digest::of(EMPTY))? {
+        push.blob("the empty configuration", &empty)?;
+    }
+    for Blob { descriptor, path } in blobs {
+        let open = || -> Result<Box<dyn Stream>> {
+            Ok(Box::new(File::open(path).context(|| "read a delta".into())?))
+        };
+        if !push.has_blob(&descriptor.digest()?)? {
+            push.blob(&format!("delta {}", descriptor.digest), &open)?;
+        }
+    }
+    Ok(())
+}
+
 /// What the layers `missing` of `image` weigh, as its manifest has it.
-fn bytes_of(missing: &[Digest], image: &Image, subject: &Subject) -> Result<u64> {
+pub(super) fn bytes_of(missing: &[Digest], image: &Image, subject: &Subject) -> Result<u64> {
     let mut bytes = 0_u64;
     for (diff_id, layer) in image.config.diff_ids()?.iter().zip(&subject.manifest.layers) {
         if missing.contains(diff_id) {

@@ -7,13 +7,16 @@
 //! mediaType     application/vnd.oci.image.manifest.v1+json
 //! artifactType  application/vnd.vaquita.delta.v1
 //! subject       the target's own manifest, never an index
-//! config        native: `{}`, as application/vnd.oci.empty.v1+json; balena: the delta image's
+//! config        native, index: `{}`, as application/vnd.oci.empty.v1+json; balena: the delta image's
 //! layers        native: for each of the target's layers that the basis has nowhere, once, a blob of media type
 //!               application/vnd.vaquita.delta.v1 with the annotation vnd.vaquita.delta.layer, the layer's diff ID; where
 //!               there is no such layer, the `{}` again. balena: the delta image's, one for each layer of the target
+//!               index: a blob for each layer of the target, once, with that annotation and vnd.vaquita.delta.head, the length of
+//!               its head in decimal
 //! annotations   vnd.vaquita.delta.version  1: what is written here
-//!               vnd.vaquita.delta.format   native or balena
-//!               vnd.vaquita.delta.basis    image ID of the basis: what must be here to use the delta
+//!               vnd.vaquita.delta.format   native, balena or index
+//!               vnd.vaquita.delta.basis    image ID of the basis: what must be here to use the delta; of an index, which needs none,
+//!                                          the target's
 //!               vnd.vaquita.delta.target   image ID of the target: what comes of it
 //!               vnd.vaquita.delta.bytes    what its layers weigh together, in decimal
 //! ```
@@ -42,6 +45,7 @@ const KEY_BASIS: &str = "vnd.vaquita.delta.basis";
 const KEY_TARGET: &str = "vnd.vaquita.delta.target";
 const KEY_BYTES: &str = "vnd.vaquita.delta.bytes";
 const KEY_LAYER: &str = "vnd.vaquita.delta.layer";
+const KEY_HEAD: &str = "vnd.vaquita.delta.head";
 
 /// How the bytes of a delta are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,12 +54,16 @@ pub enum Format {
     Native,
     /// balenaEngine's delta image.
     Balena,
+    /// No delta from one image, but what a device that has any can fetch of the target by Range.
+    Index,
 }
 
 impl Format {
     /// The format of this name.
     pub fn parse(name: &str) -> Option<Format> {
-        [Format::Native, Format::Balena].into_iter().find(|format| format.name() == name)
+        [Format::Native, Format::Balena, Format::Index]
+            .into_iter()
+            .find(|format| format.name() == name)
     }
 
     /// As people and annotations have it.
@@ -63,6 +71,7 @@ impl Format {
         match self {
             Format::Native => "native",
             Format::Balena => "balena",
+            Format::Index => "index",
         }
     }
 }
@@ -105,7 +114,25 @@ pub fn delta_blob(diff_id: &Digest, digest: Digest, size_bytes: u64) -> Descript
     Descriptor { annotations: Some(annotations), ..blob }
 }
 
-/// The layer that a blob of a native delta makes.
+/// The index of one layer, which ends in a head of `head_bytes`.
+pub fn index_blob(
+    diff_id: &Digest,
+    digest: Digest,
+    size_bytes: u64,
+    head_bytes: u64,
+) -> Descriptor {
+    let (layer, head) = (diff_id.to_string(), head_bytes.to_string());
+    let annotations = annotations(&[(KEY_LAYER, &layer), (KEY_HEAD, &head)]);
+    let blob = Descriptor::new(DELTA_TYPE, digest, size_bytes);
+    Descriptor { annotations: Some(annotations), ..blob }
+}
+
+/// The length of an index's head; `None` if that is more than the index.
+pub fn head_of(blob: &Descriptor) -> Option<u64> {
+    blob.annotation(KEY_HEAD)?.parse().ok().filter(|&bytes| bytes <= blob.size)
+}
+
+/// The layer that a blob of a native delta or an index makes.
 pub fn layer_of(blob: &Descriptor) -> Option<Digest> {
     Digest::parse(blob.annotation(KEY_LAYER)?).ok()
 }

@@ -38,6 +38,10 @@ pub struct State {
     pub blobs: BTreeMap<(String, String), Vec<u8>>,
     /// Media type and document of each manifest, by repository and by digest or tag.
     pub manifests: BTreeMap<(String, String), (String, Vec<u8>)>,
+    /// It answers with the whole blob to whoever asks for a part.
+    pub ignores_ranges: bool,
+    /// What was sent of blobs, in bytes.
+    pub sent_bytes: u64,
     /// It keeps lists of what refers to a manifest.
     pub keeps_lists: bool,
     /// Method and what there is to say of each request, in order.
@@ -186,6 +190,17 @@ fn unknown() -> Answer {
     (404, String::new(), text.into())
 }
 
+fn part_of(bytes: &[u8], range: &str) -> Answer {
+    let (start, end) = range.trim_start_matches("bytes=").split_once('-').unwrap();
+    let start: usize = start.parse().unwrap();
+    let end = end.parse().map_or(bytes.len(), |last: usize| bytes.len().min(last + 1));
+    if start >= end {
+        return (416, String::new(), Vec::new());
+    }
+    let header = format!("Content-Range: bytes {start}-{}/{}\r\n", end - 1, bytes.len());
+    (206, header, bytes[start..end].to_vec())
+}
+
 impl State {
     fn answer(&mut self, request: &Request, body: Vec<u8>) -> Answer {
         if request.path == "/token" {
@@ -210,10 +225,14 @@ impl State {
         let path = request.path.trim_start_matches("/v2/").to_string();
         if let Some((repository, digest)) = path.split_once("/blobs/sha256:") {
             let key = (repository.to_string(), format!("sha256:{digest}"));
-            return match self.blobs.get(&key) {
-                Some(bytes) => (200, String::new(), bytes.clone()),
-                None => (404, String::new(), Vec::new()),
+            let Some(bytes) = self.blobs.get(&key) else { return (404, String::new(), Vec::new()) };
+            let range = request.header("range").filter(|_| !self.ignores_ranges);
+            let answer = match range {
+                None => (200, String::new(), bytes.clone()),
+                Some(range) => part_of(bytes, range),
             };
+            self.sent_bytes += if request.method == "GET" { answer.2.len() as u64 } else { 0 };
+            return answer;
         }
         if let Some((repository, key)) = path.split_once("/manifests/") {
             return self.manifest(request, (repository.to_string(), key.to_string()), body);
