@@ -13,6 +13,7 @@ pub mod json;
 pub mod queue;
 pub mod reference;
 pub mod stream;
+pub mod strings;
 pub mod time;
 pub mod units;
 

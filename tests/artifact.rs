@@ -10,6 +10,7 @@ use std::fs;
 use fake::{Fake, Fault};
 use sandbox::{Outcome, Sandbox, fixture, succeed};
 use vaquita::digest::Digest;
+use vaquita::engine::Event;
 use vaquita::oci::artifact::{DELTA_TYPE, Format, Offer, empty_blob, write};
 use vaquita::oci::manifest::{Descriptor, OCI_INDEX, OCI_MANIFEST};
 use vaquita::registry::{Client, Options, Push};
@@ -333,4 +334,11 @@ fn an_entry_that_another_pusher_overwrote_is_added_again() {
     let error = put(b"third").unwrap_err().to_string();
     assert!(error.contains("not valid JSON"), "{error}");
     assert_eq!(list(), "junk");
+}
+
+#[test]
+fn progress_is_of_layers_that_are_under_way() {
+    let place = Place::new("artifact-progress", true);
+    let told = place.sandbox.watched_pull(&place.name(NEW));
+    assert!(told.iter().any(|event| matches!(event, Event::DeltaUsed { .. })), "{told:?}");
 }

@@ -10,6 +10,7 @@ use std::fs;
 use fake::{Fake, Fault};
 use sandbox::{Outcome, Sandbox, fixture, succeed};
 use vaquita::digest::Digest;
+use vaquita::engine::Event;
 
 const NEW: &str = "fleet/app:3";
 const REPOSITORY: &str = "fleet/app";
@@ -248,4 +249,11 @@ fn whatever_goes_wrong_the_layers_come() {
         drop(state);
         place.done(&["rmi", &place.name(NEW)]);
     }
+}
+
+#[test]
+fn progress_is_of_layers_that_are_under_way() {
+    let place = Place::new("index-progress", true);
+    let told = place.sandbox.watched_pull(&place.name(NEW));
+    assert!(told.iter().any(|event| matches!(event, Event::IndexUsed { .. })), "{told:?}");
 }

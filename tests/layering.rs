@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// The design's layers, bottom first. Modules of one line do not import each other.
 const LAYERS: &[&[&str]] = &[
     &["sys"],
-    &["error", "time", "units", "base64", "stream", "queue"],
+    &["error", "time", "units", "base64", "stream", "strings", "queue"],
     &["digest", "json", "crc"],
     &["reference", "config"],
     &["oci"],

@@ -14,10 +14,9 @@ mod parser;
 mod printing;
 mod syntax;
 
-use std::collections::BTreeMap;
-
 use miniserde::json::Value;
 
+use crate::strings::Strings;
 use syntax::Node;
 
 /// The longest template accepted, in bytes.
@@ -47,7 +46,7 @@ pub struct Context<'a> {
     /// What a missing field is.
     pub missing: Missing,
     /// What `.Label "name"` looks in.
-    pub labels: Option<&'a BTreeMap<String, String>>,
+    pub labels: Option<&'a Strings>,
     /// The value holds the titles of columns, which functions leave as they are.
     pub is_header: bool,
 }

@@ -1,8 +1,7 @@
 //! The conditions of listings and prunes: `name=value`, as docker's `--filter` takes them.
 
-use std::collections::BTreeMap;
-
 use crate::error::{Error, Kind, Result};
+use crate::strings::Strings;
 use crate::time;
 
 /// One condition.
@@ -15,7 +14,7 @@ pub struct Filter {
 }
 
 /// Labels of an image or a container.
-pub type Labels = BTreeMap<String, String>;
+pub type Labels = Strings;
 
 impl Filter {
     /// Parses `name=value`; the error is docker's.
@@ -57,7 +56,7 @@ pub(super) fn truth(filters: &[Filter], name: &str) -> Result<Option<bool>> {
 pub(super) fn labels_match(filters: &[Filter], labels: &Labels) -> bool {
     let has = |condition: &str| match condition.split_once('=') {
         Some((key, value)) => labels.get(key).is_some_and(|found| found == value),
-        None => labels.contains_key(condition),
+        None => labels.get(condition).is_some(),
     };
     values(filters, "label").into_iter().all(has) && !values(filters, "label!").into_iter().any(has)
 }
@@ -256,7 +255,7 @@ mod tests {
         let parse = |texts: &[&str]| -> Vec<Filter> {
             texts.iter().map(|text| Filter::parse(text).unwrap()).collect()
         };
-        let labels = Labels::from([("a".into(), "b=c".into()), ("x".into(), String::new())]);
+        let labels = Labels::from_iter([("a".into(), "b=c".into()), ("x".into(), String::new())]);
         for (filters, expected) in [
             (&["label=a"][..], true),
             (&["label=a=b=c", "label=x"], true),

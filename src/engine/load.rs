@@ -10,7 +10,6 @@
 //! and the layer that it makes is a candidate like any other. One that cannot be applied is passed over: the layer may be
 //! in the archive as well.
 
-use std::collections::BTreeMap;
 use std::io::{self, Read};
 
 use super::Engine;
@@ -33,6 +32,7 @@ use crate::oci::platform::Platform;
 use crate::reference::Reference;
 use crate::store::{LayerRecord, Stage};
 use crate::stream::{Stream, read_at_most};
+use crate::strings::Strings;
 
 /// The most links in a row from one layer's path to another's.
 const MAX_LINKS: usize = 8;
@@ -52,9 +52,9 @@ pub struct Loaded {
 #[derive(Default)]
 struct Contents {
     documents: Documents,
-    /// Diff IDs by path, as text: a type of map less is 2 KB of code.
-    layers: BTreeMap<String, String>,
-    links: BTreeMap<String, String>,
+    /// Diff IDs by path, as text.
+    layers: Strings,
+    links: Strings,
     candidates: Vec<Candidate>,
     /// The native deltas that the index lists, from when the first blob comes.
     deltas: Option<Vec<(Offer, Manifest)>>,
@@ -222,7 +222,7 @@ impl Engine {
                 let path = blob_path(&blob.digest()?);
                 let is_here =
                     self.is_known(&diff_id, contents) || self.bring_layer(&diff_id, committed)?;
-                if is_here && !contents.layers.contains_key(&path) {
+                if is_here && contents.layers.get(&path).is_none() {
                     contents.layers.insert(path, diff_id.to_string());
                 }
             }
@@ -444,7 +444,8 @@ mod tests {
 
     #[test]
     fn links_in_a_circle_lead_nowhere() {
-        let links = [("a", "b"), ("b", "a")].map(|(l, t)| (l.into(), t.into())).into();
+        let links =
+            [("a", "b"), ("b", "a")].map(|(l, t)| (l.into(), t.into())).into_iter().collect();
         let mut contents = Contents { links, ..Contents::default() };
         contents.layers.insert("d".into(), Digest::of(b"").to_string());
         contents.links.insert("c".into(), "d".into());

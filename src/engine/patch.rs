@@ -43,6 +43,8 @@ pub(super) struct Target<'a> {
     pub manifest: Digest,
     pub image: Digest,
     pub diff_ids: &'a [Digest],
+    /// How they may be made.
+    pub deltas: Deltas,
 }
 
 /// Where the deltas of layers are.
@@ -53,20 +55,20 @@ struct Source<'a> {
 }
 
 impl Engine {
-    /// Makes layers of `missing` by a delta, if there is one and `deltas` lets it. What was made is no longer among them.
+    /// Makes layers of `missing` by a delta, if there is one and the target lets it. What was made is no longer among them.
     pub(super) fn patch_missing(
         &self,
         target: &Target,
-        deltas: Deltas,
         missing: &mut Vec<fetch::Wanted>,
         committed: &mut Committed,
         report: Report,
     ) -> Result<()> {
+        let deltas = target.deltas;
         if deltas == Deltas::Never || missing.is_empty() {
             return Ok(());
         }
         let patched = match self.basis_store.is_some() || self.store.images_are_here()? {
-            true => self.patch_by_best(target, deltas, missing, committed, report),
+            true => self.patch_by_best(target, missing, committed, report),
             false => Ok(()),
         };
         match patched {
@@ -91,7 +93,6 @@ impl Engine {
     fn patch_by_best(
         &self,
         target: &Target,
-        deltas: Deltas,
         missing: &mut Vec<fetch::Wanted>,
         committed: &mut Committed,
         report: Report,
@@ -102,7 +103,7 @@ impl Engine {
         let (indices, deltas_to): (Vec<Offer>, Vec<Offer>) =
             offers.partition(|offer| offer.format == Format::Index);
         let layers_bytes = bytes_of(missing);
-        let below = (deltas == Deltas::IfCheaper).then_some(layers_bytes);
+        let below = (target.deltas == Deltas::IfCheaper).then_some(layers_bytes);
         let delta = cheapest(&mut deltas_to.into_iter(), below, &|basis| self.has_basis(basis));
         // A look at an index costs a reading of the basis: what saves most of the bytes already is not put to the question.
         let is_good = |delta: &Offer| delta.bytes < layers_bytes / 4;
@@ -117,7 +118,7 @@ impl Engine {
         };
         if let Some(index) = index {
             let most = delta.as_ref().map(|delta| delta.bytes);
-            let used = self.make_by_index(index, target, deltas, most, missing, committed, report);
+            let used = self.make_by_index(index, target, most, missing, committed, report);
             if used.map_err(|e| named(index, e))? {
                 return Ok(());
             }
@@ -147,7 +148,7 @@ impl Engine {
             report(Event::LayerStarted { layer: layer.clone() });
             let Target { client, reference, .. } = *target;
             let source = Source { client, reference, format: offer.format };
-            self.patch_layer(&source, blob, &mut basis, &diff_id, report)
+            self.patch_layer(&source, blob, &mut basis, wanted, report)
                 .map_err(|e| Error::new(e.kind(), format!("layer {diff_id}")).caused_by(e))?;
             committed.0.push(diff_id);
             report(Event::LayerDone { layer });
@@ -175,30 +176,31 @@ impl Engine {
         }
         let mut basis = self.open_basis(&delta.base, report)?;
         let source = Source { client, reference, format: Format::Balena };
-        for fetch::Wanted { blob, diff_id } in layers {
-            let layer = blob.digest()?.short();
+        for wanted in layers {
+            let layer = wanted.name();
             report(Event::LayerStarted { layer: layer.clone() });
-            self.patch_layer(&source, blob, &mut basis, diff_id, report).map_err(|e| {
-                let message = format!("pull layer {} of {reference}", blob.digest);
+            self.patch_layer(&source, wanted.blob, &mut basis, wanted, report).map_err(|e| {
+                let message = format!("pull layer {} of {reference}", wanted.blob.digest);
                 Error::new(e.kind(), message).caused_by(e)
             })?;
-            committed.0.push(*diff_id);
+            committed.0.push(wanted.diff_id);
             report(Event::LayerDone { layer });
         }
         Ok(())
     }
 
-    /// Fetches the delta of one layer, from where an earlier try left it, and makes and commits the layer.
+    /// Fetches the delta of one layer, from where an earlier try left it, and makes and commits the layer. Progress is told of the
+    /// layer, in bytes of its delta.
     fn patch_layer(
         &self,
         source: &Source,
         blob: &Descriptor,
         basis: &mut Basis,
-        diff_id: &Digest,
+        wanted: &fetch::Wanted,
         report: Report,
     ) -> Result<()> {
-        let digest = blob.digest()?;
-        let (name, layer) = (format!("layer {diff_id}"), diff_id.short());
+        let (digest, diff_id) = (blob.digest()?, &wanted.diff_id);
+        let (name, layer) = (format!("layer {diff_id}"), wanted.name());
         self.resumably(diff_id, &digest, &mut |stage, from| {
             let mut payload = Payload::new(source.format, blob.size);
             let connect = |offset| source.client.blob(source.reference, blob, offset);
@@ -266,7 +268,11 @@ impl Engine {
 }
 
 /// What was made, if it is the layer; or what it is of the basis that it is not.
-fn verified(unpacked: Unpacked, diff_id: &Digest, basis: &mut Basis) -> Result<Unpacked> {
+pub(super) fn verified(
+    unpacked: Unpacked,
+    diff_id: &Digest,
+    basis: &mut Basis,
+) -> Result<Unpacked> {
     if unpacked.diff_id == *diff_id {
         return Ok(unpacked);
     }
@@ -280,7 +286,7 @@ fn verified(unpacked: Unpacked, diff_id: &Digest, basis: &mut Basis) -> Result<U
 }
 
 /// What the layers weigh as they would be fetched.
-fn bytes_of(missing: &[fetch::Wanted]) -> u64 {
+pub(super) fn bytes_of(missing: &[fetch::Wanted]) -> u64 {
     missing.iter().fold(0, |sum, wanted| sum.saturating_add(wanted.blob.size))
 }
 

@@ -127,8 +127,9 @@ impl Engine {
         match &wanted.delta {
             None => {
                 let (manifest, diff_ids) = (resolved.manifest_digest, &wanted.diff_ids);
-                let target = Target { client, reference, manifest, image: image_id, diff_ids };
-                self.patch_missing(&target, deltas, &mut missing, committed, report)?;
+                let target =
+                    Target { client, reference, manifest, image: image_id, diff_ids, deltas };
+                self.patch_missing(&target, &mut missing, committed, report)?;
                 if !missing.is_empty() {
                     self.fetch_layers(reference, &missing, committed, report)?;
                 }

@@ -276,7 +276,9 @@ mod tests {
             let mut other = entry.clone();
             other.annotations.as_mut().unwrap().insert(key.into(), value.into());
             assert_eq!(Offer::read(&other), None, "{key} {value}");
-            other.annotations.as_mut().unwrap().remove(key);
+            let others = entry.annotations.as_ref().unwrap().iter().filter(|pair| pair.0 != key);
+            other.annotations =
+                Some(others.map(|(key, value)| (key.into(), value.into())).collect());
             assert_eq!(Offer::read(&other), None, "no {key}");
         }
         let signature = Descriptor { artifact_type: Some("x".into()), ..entry.clone() };

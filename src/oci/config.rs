@@ -3,8 +3,6 @@
 //! The raw bytes of a configuration are what an image ID is the digest of, so they are stored as they came and never
 //! written again from these types.
 
-use std::collections::BTreeMap;
-
 use miniserde::{Deserialize, Serialize};
 
 use super::manifest::MAX_LAYERS;
@@ -12,6 +10,7 @@ use super::platform::Platform;
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::json;
+use crate::strings::Strings;
 
 /// An image configuration, as far as the engine acts on it.
 #[derive(Clone, Debug, Deserialize)]
@@ -46,7 +45,7 @@ pub struct Execution {
     #[serde(rename = "WorkingDir")]
     pub working_dir: Option<String>,
     #[serde(rename = "Labels")]
-    pub labels: Option<BTreeMap<String, String>>,
+    pub labels: Option<Strings>,
     #[serde(rename = "StopSignal")]
     pub stop_signal: Option<String>,
 }

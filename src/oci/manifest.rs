@@ -1,13 +1,12 @@
 //! Manifests and image indexes, both Docker's (schema 2, list v2) and OCI's: the same fields under other media types.
 
-use std::collections::BTreeMap;
-
 use miniserde::Deserialize;
 
 use super::platform::Platform;
 use crate::digest::Digest;
 use crate::error::{Error, Kind, Result};
 use crate::json;
+use crate::strings::Strings;
 
 /// Docker's single-platform manifest (distribution, "Image Manifest V 2, Schema 2").
 pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
@@ -46,7 +45,7 @@ pub struct Descriptor {
 }
 
 /// What is said of a blob or a manifest beside what it is (OCI image spec, annotations.md).
-pub type Annotations = BTreeMap<String, String>;
+pub type Annotations = Strings;
 
 /// Annotations with these values.
 pub fn annotations(pairs: &[(&str, &str)]) -> Annotations {

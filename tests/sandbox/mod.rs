@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use sha2::{Digest, Sha256};
+use vaquita::engine::{Deltas, Engine, Event};
+use vaquita::reference::Reference;
 
 /// The longest that one command may take before it counts as hung.
 const COMMAND_SECONDS: &str = "120";
@@ -48,6 +50,31 @@ impl Sandbox {
         fs::write(sandbox.path("bin/vaquita"), wrapper).expect("write the wrapper");
         succeed(Command::new("chmod").arg("755").arg(sandbox.path("bin/vaquita")));
         sandbox
+    }
+
+    /// Pulls, and holds what is told of layers to be about layers that are under way. What was told.
+    pub fn watched_pull(&self, name: &str) -> Vec<Event> {
+        let (mut told, mut layers, mut progress) = (Vec::new(), Vec::new(), 0);
+        let engine = Engine::open(&self.data_root(), &self.path("run"), Default::default());
+        let name = Reference::parse(name).expect("a reference");
+        let mut watch = |event: Event| {
+            match &event {
+                Event::LayerStarted { layer } => layers.push(layer.clone()),
+                Event::LayerProgress { layer, done_bytes, total_bytes } => {
+                    assert!(layers.contains(layer), "{event:?}: of {layers:?}");
+                    assert!(done_bytes <= total_bytes, "{event:?}");
+                    progress += 1;
+                }
+                Event::LayerDone { layer } => layers.retain(|other| other != layer),
+                _ => {}
+            }
+            told.push(event);
+        };
+        let engine = engine.expect("open the engine");
+        engine.pull(&name, &Engine::platform(), Deltas::default(), &mut watch).expect("pull");
+        assert!(layers.is_empty(), "not done: {layers:?}");
+        assert!(progress > 0, "no progress was told: {told:?}");
+        told
     }
 
     /// A file or directory in it.

@@ -1,10 +1,9 @@
 //! Templates and what Docker's own command line (28.2, and a daemon's answers that were made up) made of them.
 
-use std::collections::BTreeMap;
-
 use miniserde::json::{self, Value};
 
 use super::{Context, Missing, Template};
+use crate::strings::Strings;
 
 const DOCUMENT: &str = r#"{"Id":"sha256:ab","Size":4261550,"Name":"/web","Half":1.5,"None":null,
     "State":{"Running":false,"Pid":0,"ExitCode":3},"Tags":["a:1","b:2"],
@@ -13,7 +12,7 @@ const DOCUMENT: &str = r#"{"Id":"sha256:ab","Size":4261550,"Name":"/web","Half":
 
 fn run(template: &str, missing: Missing) -> Result<String, String> {
     let value: Value = json::from_str(DOCUMENT).unwrap();
-    let labels = BTreeMap::from([("com.x-y".to_string(), "label".to_string())]);
+    let labels = Strings::from_iter([("com.x-y".to_string(), "label".to_string())]);
     let context = Context { value: &value, missing, labels: Some(&labels), is_header: false };
     Template::parse("", template)?.execute(&context)
 }
@@ -180,7 +179,7 @@ fn broken_templates_are_errors_or_texts() {
 #[test]
 fn titles_of_columns_pass_through_functions() {
     let value: Value = json::from_str(r#"{"ID":"IMAGE ID"}"#).unwrap();
-    let labels = BTreeMap::new();
+    let labels = Strings::new();
     let missing = Missing::Field("x");
     let context = Context { value: &value, missing, labels: Some(&labels), is_header: true };
     let template =

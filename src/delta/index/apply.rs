@@ -30,7 +30,7 @@ pub fn apply(
     let target = Target {
         out: BufWriter::with_capacity(super::MAX_PIECE, out),
         left: 0,
-        window: Window::default(),
+        window: Window::new(),
         time: 0,
     };
     let mut applier = Applier { have, basis, fetch, target };
@@ -73,7 +73,7 @@ impl Applier<'_> {
     /// A group that is made as its detail says.
     fn make(&mut self, group: &Group, details: &mut &[u8], times: &mut Frame) -> Result<()> {
         read_detail(group, details, &mut |op| match op {
-            Op::Header(block) => self.target.header(&block, 0, group, times),
+            Op::Header(block) => self.target.header(block, 0, group, times),
             Op::Bytes(bytes) => self.target.write(bytes),
             Op::Piece(piece) => self.piece(&piece),
         })
@@ -88,16 +88,11 @@ impl Applier<'_> {
         }
         let mut packed = vec![0; (piece.span.end - piece.span.start) as usize];
         (self.fetch)(piece.span.clone(), &mut packed)?;
-        let window = self.target.window.last();
-        let made = match packed.len() == piece.length {
-            true => Some(packed),
-            false => codec::decode_after(window.to_vec(), &packed, piece.length)
-                .map(|mut bytes| bytes.split_off(window.len())),
-        };
-        let is_right =
-            |bytes: &Vec<u8>| piece_key(Digest::of(bytes).as_bytes(), piece.length) == piece.key;
-        let damaged = || corrupt(format!("the piece at byte {} is damaged", piece.span.start));
-        self.target.write(&made.filter(is_right).ok_or_else(damaged)?)
+        let is_right = self.target.unpack(piece, &packed);
+        if !is_right {
+            return Err(corrupt(format!("the piece at byte {} is damaged", piece.span.start)));
+        }
+        self.target.write_last(piece.length)
     }
 }
 
@@ -142,9 +137,33 @@ impl Target<'_> {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        let left = self.left.checked_sub(bytes.len() as u64);
+        // Only what is damaged gives more than a piece at once.
+        for bytes in bytes.chunks(super::MAX_PIECE) {
+            self.window.make_room();
+            self.window.0.extend_from_slice(bytes);
+            self.write_last(bytes.len())?;
+        }
+        Ok(())
+    }
+
+    /// Appends to the window what `packed` is; false if that is not the piece.
+    fn unpack(&mut self, piece: &Piece, packed: &[u8]) -> bool {
+        self.window.make_room();
+        let window = &mut self.window.0;
+        let start = window.len();
+        if packed.len() == piece.length {
+            window.extend_from_slice(packed);
+        } else if codec::decode_after(window, packed, piece.length).is_none() {
+            return false;
+        }
+        piece_key(Digest::of(&window[start..]).as_bytes(), piece.length) == piece.key
+    }
+
+    /// Writes the last bytes of the window.
+    fn write_last(&mut self, count: usize) -> Result<()> {
+        let left = self.left.checked_sub(count as u64);
         self.left = left.ok_or_else(|| corrupt("the index makes more than it says".into()))?;
-        self.window.push(bytes);
-        self.out.write_all(bytes).context(what)
+        let start = self.window.0.len() - count;
+        self.out.write_all(&self.window.0[start..]).context(what)
     }
 }

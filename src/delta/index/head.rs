@@ -39,7 +39,7 @@ pub(super) struct Group {
 
 /// What a detail says next.
 pub(super) enum Op<'a> {
-    Header(Block),
+    Header(&'a Block),
     Bytes(&'a [u8]),
     Piece(Piece),
 }
@@ -179,7 +179,7 @@ pub(super) fn read_detail(
                 block = headers.read(&mut frame, &block)?;
                 rest = content_bytes(&block).unwrap_or(0);
                 gap = padding(rest) as usize;
-                each(Op::Header(block))?;
+                each(Op::Header(&block))?;
             }
             op::GIVEN => {
                 let count = usize::try_from(std::mem::take(&mut rest)).unwrap_or(usize::MAX);

@@ -45,7 +45,7 @@
 //!     | 4 padding: other bytes, from Literals
 //! ```
 //!
-//! A piece is packed by `native::codec` (`encode_after`), after the last `WINDOW_BYTES` of the tar before it; one whose packed length is its length
+//! A piece is packed by `native::codec` (`Packer`), after the last `WINDOW_BYTES` of the tar before it; one whose packed length is its length
 //! is not packed. Whoever writes an index may cut as they like, but what a device has is found only where it was cut alike.
 
 mod apply;
@@ -145,21 +145,19 @@ fn timeless(block: &Block) -> Option<(Block, u64)> {
     (with_time(&plain, time) == *block).then_some((plain, time))
 }
 
-/// The last bytes of a tar that goes by.
-#[derive(Default)]
+/// The last bytes of a tar that goes by: `WINDOW_BYTES` of them, or more.
 struct Window(Vec<u8>);
 
 impl Window {
-    fn push(&mut self, bytes: &[u8]) {
-        if self.0.len() + bytes.len() > 2 * WINDOW_BYTES {
-            let keep = self.0.len().min(WINDOW_BYTES);
-            self.0.drain(..self.0.len() - keep);
-        }
-        self.0.extend_from_slice(bytes);
+    fn new() -> Window {
+        Window(Vec::with_capacity(2 * WINDOW_BYTES))
     }
 
-    fn last(&self) -> &[u8] {
-        &self.0[self.0.len().saturating_sub(WINDOW_BYTES)..]
+    /// Has room for a piece without growing.
+    fn make_room(&mut self) {
+        if self.0.len() + MAX_PIECE > self.0.capacity() {
+            self.0.drain(..self.0.len() - WINDOW_BYTES);
+        }
     }
 }
 

@@ -104,7 +104,8 @@ static RECIPROCALS: [u32; 256] = {
 /// `value` / (2 `count` + 3), for values below 2^23 and counts below 256: five for each bit of a literal, and there are processors
 /// that cannot divide.
 fn divided(value: u32, count: u32) -> u32 {
-    (u64::from(value) * u64::from(RECIPROCALS[(count & 255) as usize]) >> 33) as u32
+    let product = u64::from(value) * u64::from(RECIPROCALS[(count & 255) as usize]);
+    (product >> 33) as u32
 }
 
 /// How slowly the flags and numbers around matches learn.

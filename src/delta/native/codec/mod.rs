@@ -32,7 +32,7 @@ mod prices;
 
 use coder::Coder;
 use model::Model;
-use parse::Item;
+use parse::{Finder, Item};
 
 /// The longest match.
 pub const MAX_MATCH: usize = 273;
@@ -43,18 +43,29 @@ pub const REPS: usize = 4;
 
 /// Compresses a column.
 pub fn encode(raw: &[u8]) -> Vec<u8> {
-    encode_after(raw, 0)
+    Packer::new(raw.len()).pack(raw, 0, 0)
 }
 
-/// Compresses what `raw` has from `start` on, for a reader that has what is before: matches may reach there, and the literals'
-/// contexts have learned its last bytes, `PRIMED_BYTES` or eight times as many as follow.
-pub fn encode_after(raw: &[u8], start: usize) -> Vec<u8> {
-    let mut coder = Coder::Encode { low: 0, high: u32::MAX, out: Vec::new() };
-    let mut model = Model::after(raw, start, raw.len() - start);
-    parse::items(raw, start, &mut model, &mut |model, at, item| {
-        model.item(&mut coder, raw, at, item)
-    });
-    coder.finish()
+/// Compresses one piece after another of the same bytes.
+pub struct Packer(Finder);
+
+impl Packer {
+    /// For `length` bytes, of which it takes 16 times as much memory.
+    pub fn new(length: usize) -> Packer {
+        Packer(Finder::new(length))
+    }
+
+    /// Compresses what `raw` has from `start` on, for a reader that has what is before, from `floor` on: matches may reach there,
+    /// and the literals' contexts have learned its last bytes (`Model::after`). `raw` begins with that of the piece before.
+    pub fn pack(&mut self, raw: &[u8], start: usize, floor: usize) -> Vec<u8> {
+        let mut coder = Coder::Encode { low: 0, high: u32::MAX, out: Vec::new() };
+        let mut model = Model::after(raw, start, raw.len() - start);
+        self.0.floor = floor;
+        parse::items(raw, start, &mut self.0, &mut model, &mut |model, at, item| {
+            model.item(&mut coder, raw, at, item)
+        });
+        coder.finish()
+    }
 }
 
 /// Whether there is nothing to gain: every byte as likely as any other, and nothing that comes twice. Each byte of such a column
@@ -89,19 +100,20 @@ pub fn is_noise(raw: &[u8]) -> bool {
 /// The `length` bytes that `packed` was made of. `None` if it cannot have been made by `encode`: a match
 /// that reaches before the start or past the end, or too few bytes. Wrong bytes are not noticed.
 pub fn decode(packed: &[u8], length: usize) -> Option<Vec<u8>> {
-    decode_after(Vec::new(), packed, length)
+    let mut raw = Vec::new();
+    decode_after(&mut raw, packed, length).map(|()| raw)
 }
 
-/// Appends to `raw`, what was before it, the `length` bytes that `encode_after` made `packed` of.
-pub fn decode_after(mut raw: Vec<u8>, packed: &[u8], length: usize) -> Option<Vec<u8>> {
+/// Appends to `raw`, what was before them, the `length` bytes that `Packer::pack` made `packed` of.
+pub fn decode_after(raw: &mut Vec<u8>, packed: &[u8], length: usize) -> Option<()> {
     let (first, rest) = packed.split_first_chunk::<4>()?;
     let mut coder =
         Coder::Decode { low: 0, high: u32::MAX, code: u32::from_be_bytes(*first), rest, over: 0 };
-    let mut model = Model::after(&raw, raw.len(), length);
+    let mut model = Model::after(raw, raw.len(), length);
     raw.reserve_exact(length);
     let length = raw.len() + length;
     while raw.len() < length {
-        let item = model.item(&mut coder, &raw, raw.len(), Item::ANY);
+        let item = model.item(&mut coder, raw, raw.len(), Item::ANY);
         match item.distance {
             0 => raw.push(item.length as u8),
             distance => {
@@ -118,7 +130,7 @@ pub fn decode_after(mut raw: Vec<u8>, packed: &[u8], length: usize) -> Option<Ve
             return None;
         }
     }
-    Some(raw)
+    Some(())
 }
 
 #[cfg(test)]

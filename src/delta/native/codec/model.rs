@@ -44,6 +44,8 @@ pub struct Model {
     footer: [[Counter; 64]; 64],
     align: [Counter; 16],
     pub literals: Literals,
+    /// Where what it is for begins.
+    start: usize,
     /// What the last items were.
     pub state: usize,
     /// The last distances, the last first.
@@ -73,6 +75,7 @@ impl Model {
             footer: [[Counter::EVEN; 64]; 64],
             align: [Counter::EVEN; 16],
             literals: Literals::new(length),
+            start: 0,
             state: 0,
             reps: [1; REPS],
         }
@@ -81,7 +84,7 @@ impl Model {
     /// For `length` bytes behind the first `start` of `raw`, of the last of which it has learned.
     pub fn after(raw: &[u8], start: usize, length: usize) -> Model {
         let primed = start.min(PRIMED_BYTES).min(8 * length);
-        let mut model = Model::new(length + primed);
+        let mut model = Model { start, ..Model::new(length + primed) };
         let mut nowhere = Coder::Encode { low: 0, high: u32::MAX, out: Vec::new() };
         for at in start - primed..start {
             model.literals.code(&mut nowhere, raw, at, model.place(), raw[at]);
@@ -94,9 +97,14 @@ impl Model {
         Place { state: self.state, distance: self.reps[0] }
     }
 
+    /// In what context the item at `at` in `state` is a match or not.
+    pub fn match_context(&self, state: usize, at: usize) -> usize {
+        state * 4 + ((at - self.start) & 3)
+    }
+
     /// Codes the item at `at`, where `raw` has at least the bytes before; gives what was coded.
     pub fn item(&mut self, coder: &mut Coder, raw: &[u8], at: usize, item: Item) -> Item {
-        let context = self.state * 4 + (at & 3);
+        let context = self.match_context(self.state, at);
         if simple(coder, &mut self.is_match[context], u32::from(item.distance != 0)) == 0 {
             let place = self.place();
             let byte = self.literals.code(coder, raw, at, place, item.length as u8);

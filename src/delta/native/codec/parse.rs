@@ -31,17 +31,18 @@ const NICE_LENGTH: usize = 128;
 /// The logarithm of the number of chains.
 const HASH_BITS: u32 = 17;
 
-/// Gives all items of `raw` from `start` on in order to `emit`, which codes them: the model learns in between.
+/// Gives all items of `raw` from `start` on in order to `emit`, which codes them: the model learns in between. What `finder` finds is
+/// of `raw`, which may be longer each time and is otherwise the same.
 pub fn items(
     raw: &[u8],
     start: usize,
+    finder: &mut Finder,
     model: &mut Model,
     emit: &mut dyn FnMut(&mut Model, usize, Item) -> Item,
 ) {
-    let mut finder = Finder::new(raw);
     let mut at = start;
     while at < raw.len() {
-        let path = stretch(raw, at, model, &mut finder);
+        let path = stretch(raw, at, model, finder);
         for item in path {
             emit(model, at, item);
             at += if item.distance == 0 { 1 } else { item.length };
@@ -78,12 +79,13 @@ fn stretch(raw: &[u8], start: usize, model: &Model, finder: &mut Finder) -> Vec<
                 }
             };
         let literal = Item { distance: 0, length: raw[at].into() };
-        let no_match = node.price + prices.is_match(node.state, at, 0);
+        let context = model.match_context(node.state, at);
+        let no_match = node.price + prices.is_match(context, 0);
         let price = no_match + model.literals.price(raw, at, model.place());
         reach(1, price, literal, after::literal(node.state), node.reps);
 
         let limit = MAX_MATCH.min(raw.len() - at);
-        let is_match = node.price + prices.is_match(node.state, at, 1);
+        let is_match = node.price + prices.is_match(context, 1);
         let mut longest_rep = 0;
         for (which, &distance) in node.reps.iter().enumerate() {
             let length = match_length(raw, at, distance, limit);
@@ -106,7 +108,7 @@ fn stretch(raw: &[u8], start: usize, model: &Model, finder: &mut Finder) -> Vec<
                 );
             }
         }
-        finder.find(at, limit, &mut matches);
+        finder.find(raw, at, limit, &mut matches);
         let state = after::new_distance(node.state);
         let price = is_match + prices.new_distance(node.state);
         let mut from = MIN_MATCH;
@@ -125,7 +127,7 @@ fn stretch(raw: &[u8], start: usize, model: &Model, finder: &mut Finder) -> Vec<
         }
         index += 1;
     }
-    finder.skip_to(start + last);
+    finder.skip_to(raw, start + last);
     let mut path = Vec::new();
     let mut at = last;
     while at > 0 {
@@ -144,35 +146,38 @@ fn match_length(raw: &[u8], at: usize, distance: usize, limit: usize) -> usize {
 }
 
 /// Chains of the positions whose next bytes have the same hash: of three bytes, and of five.
-struct Finder<'a> {
-    raw: &'a [u8],
+pub struct Finder {
     heads: [Vec<u32>; 2],
     chains: [Vec<u32>; 2],
     /// Positions before this are in the chains.
     indexed: usize,
+    /// Positions before this are out of reach.
+    pub floor: usize,
 }
 
 /// No position.
 const NONE: u32 = u32::MAX;
 
-impl<'a> Finder<'a> {
-    fn new(raw: &'a [u8]) -> Self {
-        let (heads, chain) = (vec![NONE; 1 << HASH_BITS], vec![NONE; raw.len()]);
-        Finder { raw, heads: [heads.clone(), heads], chains: [chain.clone(), chain], indexed: 0 }
+impl Finder {
+    /// For `length` bytes at most.
+    pub fn new(length: usize) -> Self {
+        let (heads, chain) = (vec![NONE; 1 << HASH_BITS], vec![NONE; length]);
+        let (heads, chains) = ([heads.clone(), heads], [chain.clone(), chain]);
+        Finder { heads, chains, indexed: 0, floor: 0 }
     }
 
-    fn hash(&self, which: usize, at: usize) -> Option<usize> {
+    fn hash(raw: &[u8], which: usize, at: usize) -> Option<usize> {
         let length = [3, 5][which];
-        let bytes = self.raw.get(at..at + length)?;
+        let bytes = raw.get(at..at + length)?;
         let value = bytes.iter().fold(0_u64, |value, &byte| value << 8 | u64::from(byte));
         Some((value.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - HASH_BITS)) as usize)
     }
 
-    fn skip_to(&mut self, end: usize) {
+    fn skip_to(&mut self, raw: &[u8], end: usize) {
         while self.indexed < end {
             let at = self.indexed;
             for which in 0..2 {
-                if let Some(hash) = self.hash(which, at) {
+                if let Some(hash) = Self::hash(raw, which, at) {
                     self.chains[which][at] = self.heads[which][hash];
                     self.heads[which][hash] = at as u32;
                 }
@@ -182,22 +187,21 @@ impl<'a> Finder<'a> {
     }
 
     /// The matches at `at`, each longer than the one before and the nearest of its length.
-    fn find(&mut self, at: usize, limit: usize, matches: &mut Vec<Item>) {
-        self.skip_to(at);
+    fn find(&mut self, raw: &[u8], at: usize, limit: usize, matches: &mut Vec<Item>) {
+        self.skip_to(raw, at);
         matches.clear();
         let mut longest = MIN_MATCH - 1;
         for (which, most) in [(0, 8), (1, MAX_CHAIN)] {
-            let Some(hash) = self.hash(which, at) else { continue };
+            let Some(hash) = Self::hash(raw, which, at) else { continue };
             let mut candidate = self.heads[which][hash];
             for _ in 0..most {
-                if candidate == NONE || longest >= limit {
+                let from = candidate as usize;
+                if candidate == NONE || from < self.floor || longest >= limit {
                     break;
                 }
-                let from = candidate as usize;
                 // A longer match has to have the byte behind the longest one.
-                if self.raw[from + longest.min(limit - 1)] == self.raw[at + longest.min(limit - 1)]
-                {
-                    let length = match_length(self.raw, at, at - from, limit);
+                if raw[from + longest.min(limit - 1)] == raw[at + longest.min(limit - 1)] {
+                    let length = match_length(raw, at, at - from, limit);
                     if length > longest {
                         longest = length;
                         matches.push(Item { distance: at - from, length });

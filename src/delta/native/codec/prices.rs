@@ -34,9 +34,9 @@ impl Prices {
         }
     }
 
-    /// That the item at `at` in `state` is a match, or not.
-    pub fn is_match(&self, state: usize, at: usize, bit: usize) -> u32 {
-        self.is_match[state * 4 + (at & 3)][bit]
+    /// That an item is a match, or not, in a context of the model's.
+    pub fn is_match(&self, context: usize, bit: usize) -> u32 {
+        self.is_match[context][bit]
     }
 
     /// Choosing the remembered distance `index`; for 0 with a length over 1.
