@@ -2,8 +2,7 @@
 //! them (RFC 5758, RFC 8446 section 4.2.3).
 
 use p256::ecdsa::signature::hazmat::PrehashVerifier;
-use rsa::traits::SignatureScheme as Padding;
-use rsa::{BoxedUint, Pkcs1v15Sign, Pss, RsaPublicKey};
+use rsa::{BoxedUint, RsaPublicKey};
 use rustls::SignatureScheme;
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{
@@ -12,6 +11,7 @@ use rustls::pki_types::{
 use sha2::{Digest, Sha256, Sha384, Sha512};
 
 use super::der;
+use super::rsa::{is_signed_pkcs1, is_signed_pss};
 
 /// The smallest RSA key accepted, in bits: shorter ones are within reach of an attacker.
 const MIN_RSA_BITS: u32 = 2048;
@@ -89,12 +89,12 @@ impl SignatureVerificationAlgorithm for Scheme {
         let verified = match self.key {
             Key::P256 => p256(public_key, &hash, signature),
             Key::P384 => p384(public_key, &hash, signature),
-            Key::RsaPkcs1 => rsa(public_key, &hash, signature, self.hash.pkcs1()),
-            Key::RsaPss => match self.hash {
-                Hash::Sha256 => rsa(public_key, &hash, signature, pss::<Sha256>()),
-                Hash::Sha384 => rsa(public_key, &hash, signature, pss::<Sha384>()),
-                Hash::Sha512 => rsa(public_key, &hash, signature, pss::<Sha512>()),
-            },
+            Key::RsaPkcs1 => rsa_key(public_key)
+                .filter(|key| is_signed_pkcs1(key, &self.hash, &hash, signature))
+                .map(drop),
+            Key::RsaPss => rsa_key(public_key)
+                .filter(|key| is_signed_pss(key, &self.hash, &hash, signature))
+                .map(drop),
         };
         verified.ok_or(InvalidSignature)
     }
@@ -139,19 +139,6 @@ impl Hash {
             Hash::Sha512 => 3,
         }
     }
-
-    fn pkcs1(&self) -> Pkcs1v15Sign {
-        match self {
-            Hash::Sha256 => Pkcs1v15Sign::new::<Sha256>(),
-            Hash::Sha384 => Pkcs1v15Sign::new::<Sha384>(),
-            Hash::Sha512 => Pkcs1v15Sign::new::<Sha512>(),
-        }
-    }
-}
-
-/// The salt is as long as the hash (RFC 8446, section 4.2.3).
-fn pss<D: Digest>() -> Pss<D> {
-    Pss::new_with_salt(<D as Digest>::output_size())
 }
 
 fn p256(public_key: &[u8], hash: &[u8], signature: &[u8]) -> Option<()> {
@@ -166,7 +153,8 @@ fn p384(public_key: &[u8], hash: &[u8], signature: &[u8]) -> Option<()> {
     key.verify_prehash(hash, &signature).ok()
 }
 
-fn rsa(public_key: &[u8], hash: &[u8], signature: &[u8], padding: impl Padding) -> Option<()> {
+/// The key, if its size is one that is accepted.
+fn rsa_key(public_key: &[u8]) -> Option<RsaPublicKey> {
     let (modulus, exponent) = rsa_numbers(public_key)?;
     if modulus.len() > MAX_RSA_BYTES {
         return None;
@@ -176,8 +164,7 @@ fn rsa(public_key: &[u8], hash: &[u8], signature: &[u8], padding: impl Padding) 
     if modulus.bits() < MIN_RSA_BITS {
         return None;
     }
-    let key = RsaPublicKey::new(modulus, number(exponent)).ok()?;
-    key.verify(padding, hash, signature).ok()
+    RsaPublicKey::new(modulus, number(exponent)).ok()
 }
 
 /// Modulus and exponent of an `RSAPublicKey` (RFC 8017, appendix A.1.1), in DER.
