@@ -342,3 +342,28 @@ fn progress_is_of_layers_that_are_under_way() {
     let told = place.sandbox.watched_pull(&place.name(NEW));
     assert!(told.iter().any(|event| matches!(event, Event::DeltaUsed { .. })), "{told:?}");
 }
+
+#[test]
+fn a_delta_pulled_by_name_without_its_basis_leads_to_the_layers() {
+    let place = Place::new("artifact-no-basis", true);
+    place.done(&["pull", "-q", &place.name(NEW)]);
+    let repository = place.name(REPOSITORY);
+    let create = ["delta", "create", "--format", "balena", "--push", &repository];
+    let made = place.done(&[&create[..], &[&place.name(OLD), &place.name(NEW)]].concat());
+    let delta = made.trim_end().rsplit(' ').next().unwrap().to_string();
+    place.done(&["rmi", "-f", &place.image]);
+    // With the basis it is applied.
+    let applied = place.run(&["pull", &delta]);
+    assert_eq!((applied.code, applied.stderr.as_str()), (0, ""), "{applied:?}");
+    let images = place.done(&["images", "-q"]);
+    place.done(&[&["rmi", "-f"], &images.lines().collect::<Vec<_>>()[..]].concat());
+    let only = place.run(&["pull", "-q", "--delta-only", &delta]);
+    assert_eq!(only.code, 1, "{only:?}");
+    assert!(only.stderr.contains("delta needs its basis, image sha256:"), "{only:?}");
+    let outcome = place.run(&["pull", "-q", &delta]);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert_eq!(outcome.stderr.lines().count(), 1, "{outcome:?}");
+    assert!(outcome.stderr.contains("the layers are pulled instead"), "{outcome:?}");
+    assert!(place.done(&["images", "-q", "--no-trunc"]).contains(&place.image));
+    place.done(&["check", "--deep"]);
+}

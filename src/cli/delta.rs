@@ -1,14 +1,15 @@
-//! `delta create`, `delta index` and `delta plan`: deltas that a pull finds by itself.
+//! `delta create`, `index`, `plan`, `inspect` and `apply`: deltas that a pull finds by itself, and that a file may hold.
 
 use std::path::Path;
 
 use argh::FromArgs;
 
-use super::archive::write_to_file;
+use super::archive::{Load, load, write_to_file};
 use super::output;
 use super::progress::{self, Progress};
-use crate::engine::Engine;
-use crate::error::{Error, Kind, Result};
+use crate::delta::native::Content;
+use crate::engine::{Engine, Examined};
+use crate::error::{Context, Error, Kind, Result};
 use crate::oci::artifact::Format;
 use crate::reference::Reference;
 use crate::units;
@@ -24,8 +25,10 @@ pub struct DeltaGroup {
 #[derive(FromArgs)]
 #[argh(subcommand)]
 pub enum DeltaCommand {
+    Apply(Apply),
     Create(Create),
     Index(Index),
+    Inspect(Inspect),
     Plan(Plan),
 }
 
@@ -62,6 +65,27 @@ pub struct Index {
     pub image: String,
 }
 
+/// Load what the native delta in a file makes
+#[derive(FromArgs)]
+#[argh(subcommand, name = "apply")]
+pub struct Apply {
+    /// only look whether it makes what it says of the images that are here
+    #[argh(switch)]
+    pub dry_run: bool,
+    /// file that `delta create -o` wrote
+    #[argh(positional, arg_name = "file")]
+    pub file: String,
+}
+
+/// Show what is in the native delta in a file, by layer, and its largest members
+#[derive(FromArgs)]
+#[argh(subcommand, name = "inspect")]
+pub struct Inspect {
+    /// file that `delta create -o` wrote
+    #[argh(positional, arg_name = "file")]
+    pub file: String,
+}
+
 /// Print what each way from one image to another costs
 #[derive(FromArgs)]
 #[argh(subcommand, name = "plan")]
@@ -77,8 +101,10 @@ pub struct Plan {
 /// Runs one of them.
 pub fn delta(engine: &Engine, args: &DeltaGroup) -> Result<()> {
     match &args.command {
+        DeltaCommand::Apply(args) => apply(engine, args),
         DeltaCommand::Create(args) => create(engine, args),
         DeltaCommand::Index(args) => index(engine, args),
+        DeltaCommand::Inspect(args) => inspect(engine, args),
         DeltaCommand::Plan(args) => plan(engine, args),
     }
 }
@@ -128,6 +154,58 @@ fn index(engine: &Engine, args: &Index) -> Result<()> {
     let (layers, index) = (units::size(layers), units::size(index));
     output::line(&format!("Layers size: {layers}, Index size: {index}"));
     output::line(&format!("Pushed index: {}", repository.at(published.digest).familiar()));
+    Ok(())
+}
+
+fn apply(engine: &Engine, args: &Apply) -> Result<()> {
+    if !args.dry_run {
+        let input = Some(args.file.clone());
+        return load(engine, &Load { input, quiet: false, platform: None });
+    }
+    for layer in examine(engine, &args.file)?.layers {
+        let (delta, tar) = (units::size(layer.delta_bytes), units::size(layer.tar_bytes));
+        let (layer, basis) = (layer.diff_id.short(), layer.basis.short());
+        output::line(&format!("{layer}: {delta} make its {tar} of image {basis}"));
+    }
+    Ok(())
+}
+
+fn examine(engine: &Engine, file: &str) -> Result<Examined> {
+    let mut input = fs_err::File::open(file).context(|| "examine a delta".into())?;
+    let mut progress = Progress::aside(progress::LOAD);
+    engine
+        .examine_delta(&mut input, &mut |event| progress.show(event))
+        .map_err(|e| Error::new(e.kind(), format!("examine {file}")).caused_by(e))
+}
+
+fn inspect(engine: &Engine, args: &Inspect) -> Result<()> {
+    let text = |words: &[&str]| words.iter().map(|word| word.to_string()).collect::<Vec<_>>();
+    let mut layers =
+        vec![text(&["LAYER", "BASIS", "SIZE", "DELTA", "UNCHANGED", "PATCHED", "NEW"])];
+    let mut members = vec![text(&["DELTA", "SIZE", "CONTENT", "MEMBER"])];
+    let examined = examine(engine, &args.file)?;
+    for layer in &examined.layers {
+        let [kept, patched, new] = layer.entries.map(|count| count.to_string());
+        let (id, basis) = (layer.diff_id.short(), layer.basis.short());
+        let (size, delta) = (units::size(layer.tar_bytes), units::size(layer.delta_bytes));
+        layers.push(vec![id, basis, size, delta, kept, patched, new]);
+    }
+    for made in &examined.largest {
+        let content = match made.content {
+            Content::Kept => "unchanged",
+            Content::Patched => "patched",
+            Content::New => "new",
+        };
+        let path = match made.path.as_slice() {
+            [] => "(end of the archive)".to_string(),
+            path => String::from_utf8_lossy(path).escape_debug().to_string(),
+        };
+        let (delta, size) = (units::size(made.delta_bytes), units::size(made.bytes));
+        members.push(vec![delta, size, content.into(), path]);
+    }
+    output::print(&output::table(&layers));
+    output::line("");
+    output::print(&output::table(&members));
     Ok(())
 }
 

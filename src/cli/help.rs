@@ -19,8 +19,10 @@ Images:
   import           Make an image of a tar of its tree
   login            Log in to a registry
   logout           Log out from a registry
+  delta apply      Load what a delta in a file makes, or only see that it would
   delta create     Make a delta from one image to another that pull finds by itself
   delta index      Make what a device with any older image can fetch only its lack by
+  delta inspect    Show what is in a delta in a file
   delta plan       Print what each way from one image to another costs
   image delta      Make a delta image that turns one image into another, as balenaEngine does
   image prune      Remove images that nobody uses

@@ -106,7 +106,10 @@ const GROUPS: &[(&str, &[Spelling])] = &[
             ("prune", KEPT),
         ],
     ),
-    ("delta", &[("create", KEPT), ("index", KEPT), ("plan", KEPT)]),
+    (
+        "delta",
+        &[("apply", KEPT), ("create", KEPT), ("index", KEPT), ("inspect", KEPT), ("plan", KEPT)],
+    ),
     ("system", &[("df", KEPT), ("info", &["info"]), ("prune", KEPT)]),
 ];
 /// Marks a command that exists only in its group.

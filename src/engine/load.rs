@@ -14,6 +14,7 @@ use std::io::{self, Read};
 
 use super::Engine;
 use super::basis::Basis;
+use super::examine::Examined;
 use super::payload::Payload;
 use super::progress::{Event, Report};
 use super::pull::{Committed, layer_record};
@@ -50,7 +51,7 @@ pub struct Loaded {
 
 /// What was read of the archive.
 #[derive(Default)]
-struct Contents {
+pub(super) struct Contents {
     documents: Documents,
     /// Diff IDs by path, as text.
     layers: Strings,
@@ -61,7 +62,9 @@ struct Contents {
     /// The basis of the last one that was applied.
     basis: Option<(Digest, Basis)>,
     /// Why the first one was not that could not be. It counts if the layer does not come in another way.
-    delta_failure: Option<Error>,
+    pub delta_failure: Option<Error>,
+    /// What native deltas make is examined, and nothing is kept.
+    pub examined: Option<Examined>,
 }
 
 /// A layer that is not in the store, unpacked.
@@ -128,7 +131,7 @@ impl Engine {
     }
 
     /// Keeps a document or a link, unpacks a layer, passes over anything else.
-    fn read_member(
+    pub(super) fn read_member(
         &self,
         member: &Member,
         content: &mut dyn Stream,
@@ -169,7 +172,7 @@ impl Engine {
                         result => result,
                     };
                 }
-                if content_type == Content::Other {
+                if content_type == Content::Other || contents.examined.is_some() {
                     return Ok(());
                 }
                 let mut whole = head.as_slice().chain(content);
@@ -191,7 +194,7 @@ impl Engine {
         report: Report,
     ) -> Result<()> {
         let layer = diff_id.short();
-        if self.is_known(diff_id, contents) {
+        if contents.examined.is_none() && self.is_known(diff_id, contents) {
             report(Event::LayerExists { layer });
             return Ok(());
         }
@@ -199,6 +202,12 @@ impl Engine {
             Some(opened) if opened.0 == basis => opened,
             _ => (basis, self.open_basis(&basis, report)?),
         };
+        if let Some(examined) = &mut contents.examined {
+            let of = (basis.0, &mut basis.1 as &mut dyn ReadAt);
+            examined.examine(&mut delta, payload.bytes, of, diff_id)?;
+            contents.basis = Some(basis);
+            return Ok(());
+        }
         let (stage, record) =
             self.stage_patched_layer(&payload, &mut delta, &mut basis.1, diff_id)?;
         contents.basis = Some(basis);
@@ -346,6 +355,11 @@ impl Engine {
 }
 
 impl Contents {
+    /// Of an archive of which nothing is kept.
+    pub(super) fn to_examine() -> Contents {
+        Contents { examined: Some(Examined::default()), ..Contents::default() }
+    }
+
     /// The basis of the native delta that is at `path`, and the layer that it makes.
     fn delta_at(&mut self, path: &str) -> Result<Option<(Digest, Digest)>> {
         let Some(blob) = claimed_digest(path) else { return Ok(None) };

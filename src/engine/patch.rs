@@ -2,8 +2,9 @@
 //!
 //! The registry is asked for deltas only if something is missing and there is an image that could be a basis. The cheapest
 //! whose basis is here is taken if it is smaller than the layers that it stands for. Each layer that it makes is verified
-//! by its diff ID and committed. An index (`index`) is looked at where no delta saves most of that. Whatever goes wrong is one warning, and what is then still missing comes as layers; only a
-//! full disk and who no longer wants the image end the pull.
+//! by its diff ID and committed. An index (`index`) is looked at where no delta saves three quarters of that. Whatever goes
+//! wrong is one warning, and what is then still missing comes as layers; only a full disk and who no longer wants the image
+//! end the pull.
 
 use std::io::Write;
 use std::os::fd::OwnedFd;

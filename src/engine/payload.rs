@@ -41,10 +41,7 @@ impl Payload {
         out: &mut dyn Write,
         note: &mut dyn FnMut(DecoderState),
     ) -> Result<()> {
-        let left = FREE_INFLATED_BYTES
-            .saturating_add(MAX_INFLATE_RATIO.saturating_mul(self.bytes))
-            .saturating_add(MAX_COPIES_OF_BASIS.saturating_mul(basis.size_bytes()));
-        let out = &mut Bounded { out, left };
+        let out = &mut Bounded::new(out, self.bytes, basis.size_bytes());
         if self.format == Format::Balena {
             apply_balena(delta, basis, out)?;
             // A stream that is verified says at its end what it was.
@@ -80,10 +77,19 @@ fn apply_balena(layer: &mut dyn Stream, basis: &mut dyn ReadAt, out: &mut dyn Wr
     }
 }
 
-/// Passes on so many bytes, and no more.
-struct Bounded<'a> {
+/// Passes on what a delta can make in good faith, and no more.
+pub(super) struct Bounded<'a> {
     out: &'a mut dyn Write,
     left: u64,
+}
+
+impl<'a> Bounded<'a> {
+    pub(super) fn new(out: &'a mut dyn Write, delta_bytes: u64, basis_bytes: u64) -> Self {
+        let left = FREE_INFLATED_BYTES
+            .saturating_add(MAX_INFLATE_RATIO.saturating_mul(delta_bytes))
+            .saturating_add(MAX_COPIES_OF_BASIS.saturating_mul(basis_bytes));
+        Bounded { out, left }
+    }
 }
 
 impl Write for Bounded<'_> {
@@ -98,5 +104,24 @@ impl Write for Bounded<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delta_makes_no_more_than_its_basis_and_itself_can() {
+        let (mut made, basis) = (io::sink(), 1 << 20);
+        let mut bounded = Bounded::new(&mut made, 1, basis);
+        let most = FREE_INFLATED_BYTES + MAX_INFLATE_RATIO + MAX_COPIES_OF_BASIS * basis;
+        assert_eq!(bounded.left, most);
+        bounded.left = 10;
+        bounded.write_all(&[0; 10]).unwrap();
+        let error = bounded.write_all(&[0]).unwrap_err();
+        assert_eq!(error.to_string(), "it makes more of its basis than a layer can be");
+        // What cannot be counted is no limit, not a small one.
+        assert_eq!(Bounded::new(&mut made, u64::MAX, u64::MAX).left, u64::MAX);
     }
 }

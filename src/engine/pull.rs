@@ -7,7 +7,8 @@
 //!
 //! Between the configuration and the layers, a delta may make some or all of those (`patch`). An image with balena's delta
 //! labels is pulled the same way, except that each layer's bytes are a patch against an image that is here, and that the
-//! result is the target's image under the delta's name.
+//! result is the target's image under the delta's name. If that image is not here, the delta may say what its target is in the
+//! registry (its `subject`), and that is pulled.
 
 use super::patch::{Deltas, Target};
 use super::progress::{Event, Report};
@@ -123,6 +124,24 @@ impl Engine {
                 true => report(Event::LayerExists { layer }),
                 false => missing.push(fetch::Wanted { blob, diff_id: *diff_id }),
             }
+        }
+        if let Some(delta) = &wanted.delta
+            && let Some(subject) = &manifest.subject
+            && !missing.is_empty()
+            && deltas != Deltas::Only
+            && !self.has_basis(&delta.base)
+        {
+            let (name, base) = (reference.familiar(), delta.base);
+            log::warn!(
+                "pull {name}: the delta's basis, image {base}, is not here; the layers are pulled instead"
+            );
+            let target = reference.at(subject.digest()?);
+            let resolved = client.resolve(&target, &Engine::platform())?;
+            if resolved.manifest.config.digest()? != delta.target_id() {
+                let message = format!("{target}, the delta's subject, is another image");
+                return Err(Error::new(Kind::Corrupt, message));
+            }
+            return self.pull_image(client, reference, &resolved, deltas, committed, report);
         }
         match &wanted.delta {
             None => {

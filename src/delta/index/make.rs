@@ -12,7 +12,7 @@ use super::{
     with_time,
 };
 use crate::delta::native::BLOCK_BYTES;
-use crate::delta::native::codec::{self, Packer};
+use crate::delta::native::codec::{self, Effort, Packer};
 use crate::delta::native::column::{Column, Columns, FRAME_BYTES, put_number};
 use crate::delta::native::header::{self, Block};
 use crate::digest::Digest;
@@ -211,7 +211,7 @@ fn pack(batch: &[u8], parts: &[Entry]) -> Vec<Vec<u8>> {
 fn pack_stretch(batch: &[u8], parts: &[Entry]) -> Vec<Vec<u8>> {
     let (Some(first), Some(last)) = (parts.first(), parts.last()) else { return Vec::new() };
     let start = first.start.saturating_sub(WINDOW_BYTES);
-    let mut packer = Packer::new(last.end - start);
+    let mut packer = Packer::new(last.end - start, Effort::QUICK);
     let mut pack = |entry: &Entry| {
         let piece = &batch[entry.start..entry.end];
         if entry.part != Part::Piece || codec::is_noise(piece) {

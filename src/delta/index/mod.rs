@@ -4,10 +4,13 @@
 //! pieces, in places that depend on the bytes alone (`walk`). A blob has every piece packed by itself, of every group what
 //! is not content, and at its end a head that names the groups by their hashes. A device cuts what it has in the same way
 //! (`Have`). A group that it has anywhere, whatever its times and the directory that it is in, costs some ten bytes and the
-//! times. Of the others it fetches the detail, by Range, and then the pieces that it has nowhere (`Layer`). Everything comes
-//! in the order of the tar, so `apply` streams it: it holds a piece, `WINDOW_BYTES` of what it wrote last, one detail in plain, the head and the details packed,
-//! and 16 bytes for each group and piece of the basis. A piece that a layer has twice is stored twice, and of two layers of
-//! an image each has its own: so a layer's blob depends on the layer alone, and all images that have the layer share it.
+//! times. Of the others it fetches the detail, by Range, and then the pieces that it has nowhere (`Layer`). A piece that a layer
+//! has twice is stored twice, and of two layers of an image each has its own: so a layer's blob depends on the layer alone, and
+//! all images that have the layer share it.
+//!
+//! Everything comes in the order of the tar, so `apply` streams it: it holds a piece, twice `WINDOW_BYTES` of what it wrote last,
+//! what `codec` learns, one detail in plain, the head and the details packed, and 16 bytes for each group and piece of the basis, as
+//! many as `have::MAX_REMEMBERED`. Making holds 17 bytes for each of the 4 MiB of the tar that are packed at a time (`make`).
 //!
 //! # Format, version 1
 //!
@@ -31,9 +34,9 @@
 //! A header has a time of its own if its time is eleven octal digits and a zero, and its checksum six, a zero and a space, and
 //! right. If all headers of a group have one, the group has a directory: what all paths in it, but those of headers that
 //! extend an entry, begin with, up to a slash, and are not all of; a path begins in the field of the prefix, or of the name
-//! if that is empty. Elsewhere in the index headers have no directory, their time, if it is of their own, is 0, and their checksum is
-//! as that makes it. A group's hash is the SHA-256 of its headers and then of the SHA-256 of its parts in order: of a header
-//! `h`, of a padding or a given content the bytes, of a piece its SHA-256.
+//! if that is empty. Elsewhere in the index headers have no directory; their time, if it is of their own, is 0, and their
+//! checksum is as that makes it. A group's hash is the SHA-256 of its headers and then of the SHA-256 of its parts in order:
+//! of a header `h`, of a padding or a given content the bytes, of a piece its SHA-256.
 //!
 //! A detail is a frame. In it, one after another:
 //!
@@ -45,8 +48,8 @@
 //!     | 4 padding: other bytes, from Literals
 //! ```
 //!
-//! A piece is packed by `native::codec` (`Packer`), after the last `WINDOW_BYTES` of the tar before it; one whose packed length is its length
-//! is not packed. Whoever writes an index may cut as they like, but what a device has is found only where it was cut alike.
+//! A piece is packed by `native::codec` (`Packer`), after the last `WINDOW_BYTES` of the tar before it; one whose packed length
+//! is its length is not packed. Whoever writes an index may cut as they like, but what a device has is found only where it was cut alike.
 
 mod apply;
 mod directory;

@@ -95,6 +95,8 @@ pub fn put_number(bytes: &mut Vec<u8>, mut number: u64) {
 pub struct Frame {
     columns: [Vec<u8>; COLUMNS],
     used: [usize; COLUMNS],
+    /// Bytes of each as it came.
+    packed: [u64; COLUMNS],
 }
 
 impl Frame {
@@ -120,7 +122,8 @@ impl Frame {
                 return Err(corrupt(message));
             }
         }
-        let mut frame = Frame { columns: Default::default(), used: [0; COLUMNS] };
+        let (columns, used) = Default::default();
+        let mut frame = Frame { columns, used, packed: lengths.map(|(_, packed)| packed) };
         for (column, (raw, packed)) in frame.columns.iter_mut().zip(lengths) {
             let mut bytes = vec![0; packed as usize];
             delta.read_exact(&mut bytes).context(|| "read delta".into())?;
@@ -159,6 +162,12 @@ impl Frame {
         let bytes = rest.get(..count).ok_or_else(|| ended(column))?;
         self.used[index] += count;
         Ok(bytes)
+    }
+
+    /// The part of the frame, as it came, that is used: of each column as much as of what it unpacks to.
+    pub fn packed_used(&self) -> u64 {
+        let columns = self.columns.iter().zip(self.used).zip(self.packed);
+        columns.map(|((raw, used), packed)| used as u64 * packed / (raw.len() as u64).max(1)).sum()
     }
 
     /// Whether a column is used up.

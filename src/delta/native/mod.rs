@@ -62,7 +62,6 @@ mod apply;
 pub(super) mod codec;
 pub(super) mod column;
 pub(super) mod entries;
-#[allow(dead_code, unused_imports)] // until make and apply open what gzip closed
 mod gzip;
 pub(super) mod header;
 mod make;
@@ -72,7 +71,7 @@ mod peers;
 mod references;
 mod suffixes;
 
-pub use apply::{Patching, apply};
+pub use apply::{Content, Made, Patching, apply};
 pub use entries::Index;
 pub use make::make;
 

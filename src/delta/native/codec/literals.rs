@@ -114,15 +114,19 @@ impl Literals {
         node as u8
     }
 
-    /// What the literal at `at` would cost, in 1/16 bits; nothing is learned.
-    pub fn price(&self, raw: &[u8], at: usize, place: Place) -> u32 {
+    /// What the literal at `at` would cost, in 1/16 bits, or nearly that; nothing is learned.
+    pub fn price(&self, raw: &[u8], at: usize, place: Place, is_exact: bool) -> u32 {
         let literal = Self::contexts(raw, at, place);
         let (byte, mut node, mut price) = (u32::from(raw[at]), 1, 0);
         let mut mixed = Mixed::default();
         for shift in (0..8).rev() {
             let bit = byte >> shift & 1;
-            self.mix(&literal, node, &mut mixed);
-            let one = mixed.one;
+            let one = if is_exact {
+                self.mix(&literal, node, &mut mixed);
+                mixed.one
+            } else {
+                self.orders[1][(literal.contexts[1] | node) as usize].one()
+            };
             price += cost(if bit == 1 { one } else { 65536 - one });
             node = node << 1 | bit;
         }

@@ -11,7 +11,8 @@
 //!
 //! # Format
 //!
-//! The raw length is known from outside; `Model::new(raw length)` and the decisions below define everything else.
+//! The raw length is known from outside; `Model::new(raw length)` and the decisions below define everything else. What was before a
+//! piece that is packed by itself (`Packer`) may be copied from, and literals have learned its last bytes (`Model::after`).
 //!
 //! ```text
 //! stream   = 4 bytes, big-endian, that begin the code; then a byte each time that the first byte of the interval is settled
@@ -34,6 +35,8 @@ use coder::Coder;
 use model::Model;
 use parse::{Finder, Item};
 
+pub use parse::Effort;
+
 /// The longest match.
 pub const MAX_MATCH: usize = 273;
 /// The shortest.
@@ -43,7 +46,7 @@ pub const REPS: usize = 4;
 
 /// Compresses a column.
 pub fn encode(raw: &[u8]) -> Vec<u8> {
-    Packer::new(raw.len()).pack(raw, 0, 0)
+    Packer::new(raw.len(), Effort::BEST).pack(raw, 0, 0)
 }
 
 /// Compresses one piece after another of the same bytes.
@@ -51,8 +54,8 @@ pub struct Packer(Finder);
 
 impl Packer {
     /// For `length` bytes, of which it takes 16 times as much memory.
-    pub fn new(length: usize) -> Packer {
-        Packer(Finder::new(length))
+    pub fn new(length: usize, effort: Effort) -> Packer {
+        Packer(Finder::new(length, effort))
     }
 
     /// Compresses what `raw` has from `start` on, for a reader that has what is before, from `floor` on: matches may reach there,

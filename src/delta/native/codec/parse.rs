@@ -24,10 +24,24 @@ impl Item {
 
 /// Positions that are decided together.
 const STRETCH: usize = 2048;
-/// Candidates looked at for a position.
-const MAX_CHAIN: usize = 96;
-/// A match so long is taken at once.
-const NICE_LENGTH: usize = 128;
+/// How much is done to find the cheapest items.
+#[derive(Clone, Copy)]
+pub struct Effort {
+    /// Candidates looked at for a position.
+    max_chain: usize,
+    /// A match so long is taken at once.
+    nice_length: usize,
+    /// Literals cost what all of their contexts together say; if not, what the byte before them says.
+    is_exact: bool,
+}
+
+impl Effort {
+    /// For a delta, which is all that is sent.
+    pub const BEST: Effort = Effort { max_chain: 96, nice_length: 128, is_exact: true };
+    /// For an index, of which only a part is: four times as fast, for 1 % more.
+    pub const QUICK: Effort = Effort { max_chain: 16, nice_length: 32, is_exact: false };
+}
+
 /// The logarithm of the number of chains.
 const HASH_BITS: u32 = 17;
 
@@ -81,7 +95,7 @@ fn stretch(raw: &[u8], start: usize, model: &Model, finder: &mut Finder) -> Vec<
         let literal = Item { distance: 0, length: raw[at].into() };
         let context = model.match_context(node.state, at);
         let no_match = node.price + prices.is_match(context, 0);
-        let price = no_match + model.literals.price(raw, at, model.place());
+        let price = no_match + model.literals.price(raw, at, model.place(), finder.effort.is_exact);
         reach(1, price, literal, after::literal(node.state), node.reps);
 
         let limit = MAX_MATCH.min(raw.len() - at);
@@ -121,7 +135,7 @@ fn stretch(raw: &[u8], start: usize, model: &Model, finder: &mut Finder) -> Vec<
             from = longest + 1;
         }
         let longest = matches.last().map_or(0, |found| found.length).max(longest_rep);
-        if longest >= NICE_LENGTH {
+        if longest >= finder.effort.nice_length {
             last = index + longest;
             break;
         }
@@ -153,6 +167,7 @@ pub struct Finder {
     indexed: usize,
     /// Positions before this are out of reach.
     pub floor: usize,
+    effort: Effort,
 }
 
 /// No position.
@@ -160,10 +175,10 @@ const NONE: u32 = u32::MAX;
 
 impl Finder {
     /// For `length` bytes at most.
-    pub fn new(length: usize) -> Self {
+    pub fn new(length: usize, effort: Effort) -> Self {
         let (heads, chain) = (vec![NONE; 1 << HASH_BITS], vec![NONE; length]);
         let (heads, chains) = ([heads.clone(), heads], [chain.clone(), chain]);
-        Finder { heads, chains, indexed: 0, floor: 0 }
+        Finder { heads, chains, indexed: 0, floor: 0, effort }
     }
 
     fn hash(raw: &[u8], which: usize, at: usize) -> Option<usize> {
@@ -191,7 +206,7 @@ impl Finder {
         self.skip_to(raw, at);
         matches.clear();
         let mut longest = MIN_MATCH - 1;
-        for (which, most) in [(0, 8), (1, MAX_CHAIN)] {
+        for (which, most) in [(0, 8), (1, self.effort.max_chain)] {
             let Some(hash) = Self::hash(raw, which, at) else { continue };
             let mut candidate = self.heads[which][hash];
             for _ in 0..most {
