@@ -9,7 +9,7 @@ use super::head::{Group, Layer, Op, Piece, Span, read_detail};
 use super::walk::{Part, walk};
 use super::{Have, Window, directory, piece_key, timeless, with_time};
 use crate::delta::ReadAt;
-use crate::delta::native::codec;
+use crate::delta::native::codec::Unpacker;
 use crate::delta::native::column::{Column, Frame, corrupt};
 use crate::delta::native::header::Block;
 use crate::digest::Digest;
@@ -31,6 +31,7 @@ pub fn apply(
         out: BufWriter::with_capacity(super::MAX_PIECE, out),
         left: 0,
         window: Window::new(),
+        unpacker: Unpacker::default(),
         time: 0,
     };
     let mut applier = Applier { have, basis, fetch, target };
@@ -115,6 +116,7 @@ struct Target<'a> {
     /// What is still to come of the group.
     left: u64,
     window: Window,
+    unpacker: Unpacker,
     /// The last time.
     time: u64,
 }
@@ -153,7 +155,7 @@ impl Target<'_> {
         let start = window.len();
         if packed.len() == piece.length {
             window.extend_from_slice(packed);
-        } else if codec::decode_after(window, packed, piece.length).is_none() {
+        } else if self.unpacker.unpack(window, packed, piece.length).is_none() {
             return false;
         }
         piece_key(Digest::of(&window[start..]).as_bytes(), piece.length) == piece.key

@@ -68,15 +68,28 @@ struct Literal {
 impl Literals {
     /// For a column of `length` bytes.
     pub fn new(length: usize) -> Literals {
-        let table_bits = (usize::BITS - length.leading_zeros() + 3).clamp(10, MAX_TABLE_BITS);
-        let table = |bits: u32| vec![Counter::EVEN; 1 << bits];
-        Literals {
+        let mut literals = Literals {
             logistic: Logistic::new(),
-            table_bits,
-            orders: [table(8), table(16), table(table_bits), table(table_bits)],
-            expected: table(16),
-            weights: vec![[(1 << 16) / 4; INPUTS]; 3 * 256],
+            table_bits: 0,
+            orders: Default::default(),
+            expected: Vec::new(),
+            weights: Vec::new(),
+        };
+        literals.begin(length);
+        literals
+    }
+
+    /// Forgets everything, for a column of `length` bytes, and keeps its memory: getting that from the kernel takes longer.
+    pub fn begin(&mut self, length: usize) {
+        self.table_bits = (usize::BITS - length.leading_zeros() + 3).clamp(10, MAX_TABLE_BITS);
+        let bits = [8, 16, self.table_bits, self.table_bits, 16];
+        let tables = self.orders.iter_mut().chain([&mut self.expected]);
+        for (table, bits) in tables.zip(bits) {
+            table.clear();
+            table.resize(1 << bits, Counter::EVEN);
         }
+        self.weights.clear();
+        self.weights.resize(3 * 256, [(1 << 16) / 4; INPUTS]);
     }
 
     /// The contexts of the literal at `at`.

@@ -46,28 +46,49 @@ pub const REPS: usize = 4;
 
 /// Compresses a column.
 pub fn encode(raw: &[u8]) -> Vec<u8> {
-    Packer::new(raw.len(), Effort::BEST).pack(raw, 0, 0)
+    pack(raw, 0, &mut Finder::new(raw.len(), Effort::BEST), &mut Model::new(raw.len()))
+}
+
+fn pack(raw: &[u8], start: usize, finder: &mut Finder, model: &mut Model) -> Vec<u8> {
+    let mut coder = Coder::Encode { low: 0, high: u32::MAX, out: Vec::new() };
+    parse::items(raw, start, finder, model, &mut |model, at, item| {
+        model.item(&mut coder, raw, at, item)
+    });
+    coder.finish()
 }
 
 /// Compresses one piece after another of the same bytes.
-pub struct Packer(Finder);
+pub struct Packer {
+    finder: Finder,
+    model: Option<Model>,
+}
 
 impl Packer {
-    /// For `length` bytes, of which it takes 16 times as much memory.
+    /// For `length` bytes, of which it takes eight times as much memory, and 2 MiB.
     pub fn new(length: usize, effort: Effort) -> Packer {
-        Packer(Finder::new(length, effort))
+        Packer { finder: Finder::new(length, effort), model: None }
     }
 
     /// Compresses what `raw` has from `start` on, for a reader that has what is before, from `floor` on: matches may reach there,
     /// and the literals' contexts have learned its last bytes (`Model::after`). `raw` begins with that of the piece before.
     pub fn pack(&mut self, raw: &[u8], start: usize, floor: usize) -> Vec<u8> {
-        let mut coder = Coder::Encode { low: 0, high: u32::MAX, out: Vec::new() };
-        let mut model = Model::after(raw, start, raw.len() - start);
-        self.0.floor = floor;
-        parse::items(raw, start, &mut self.0, &mut model, &mut |model, at, item| {
-            model.item(&mut coder, raw, at, item)
-        });
-        coder.finish()
+        let spare = self.model.take().unwrap_or_else(|| Model::new(0));
+        let model = self.model.insert(spare.after(raw, start, raw.len() - start));
+        self.finder.floor = floor;
+        pack(raw, start, &mut self.finder, model)
+    }
+}
+
+/// Gives back one piece after another.
+#[derive(Default)]
+pub struct Unpacker(Option<Model>);
+
+impl Unpacker {
+    /// Appends to `raw`, what was before them, the `length` bytes that `Packer::pack` made `packed` of; as `decode`.
+    pub fn unpack(&mut self, raw: &mut Vec<u8>, packed: &[u8], length: usize) -> Option<()> {
+        let spare = self.0.take().unwrap_or_else(|| Model::new(0));
+        let model = self.0.insert(spare.after(raw, raw.len(), length));
+        unpack(raw, packed, length, model)
     }
 }
 
@@ -104,15 +125,13 @@ pub fn is_noise(raw: &[u8]) -> bool {
 /// that reaches before the start or past the end, or too few bytes. Wrong bytes are not noticed.
 pub fn decode(packed: &[u8], length: usize) -> Option<Vec<u8>> {
     let mut raw = Vec::new();
-    decode_after(&mut raw, packed, length).map(|()| raw)
+    unpack(&mut raw, packed, length, &mut Model::new(length)).map(|()| raw)
 }
 
-/// Appends to `raw`, what was before them, the `length` bytes that `Packer::pack` made `packed` of.
-pub fn decode_after(raw: &mut Vec<u8>, packed: &[u8], length: usize) -> Option<()> {
+fn unpack(raw: &mut Vec<u8>, packed: &[u8], length: usize, model: &mut Model) -> Option<()> {
     let (first, rest) = packed.split_first_chunk::<4>()?;
     let mut coder =
         Coder::Decode { low: 0, high: u32::MAX, code: u32::from_be_bytes(*first), rest, over: 0 };
-    let mut model = Model::after(raw, raw.len(), length);
     raw.reserve_exact(length);
     let length = raw.len() + length;
     while raw.len() < length {

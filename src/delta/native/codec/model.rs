@@ -9,6 +9,8 @@ use super::{MIN_MATCH, REPS};
 /// smaller. It is part of the format.
 const PRIMED_BYTES: usize = 8 << 10;
 
+/// Of what is learned of a piece and before it, tables of contexts have room for one in so many: they stay in the cache. Part of the format.
+const TABLE_SHARE: usize = 4;
 /// States of LZMA's automaton of what the last items were.
 pub const STATES: usize = 12;
 
@@ -62,6 +64,10 @@ pub struct Lengths {
 impl Model {
     /// For a column of `length` bytes.
     pub fn new(length: usize) -> Model {
+        Model::with(Literals::new(length))
+    }
+
+    fn with(literals: Literals) -> Model {
         let lengths = || Lengths {
             choice: [Counter::EVEN; 2],
             low: [[Counter::EVEN; 8]; 2],
@@ -74,17 +80,19 @@ impl Model {
             slots: [[Counter::EVEN; 64]; 4],
             footer: [[Counter::EVEN; 64]; 64],
             align: [Counter::EVEN; 16],
-            literals: Literals::new(length),
+            literals,
             start: 0,
             state: 0,
             reps: [1; REPS],
         }
     }
 
-    /// For `length` bytes behind the first `start` of `raw`, of the last of which it has learned.
-    pub fn after(raw: &[u8], start: usize, length: usize) -> Model {
+    /// For `length` bytes behind the first `start` of `raw`, of the last of which it has learned; in the memory of another.
+    pub fn after(self, raw: &[u8], start: usize, length: usize) -> Model {
         let primed = start.min(PRIMED_BYTES).min(8 * length);
-        let mut model = Model { start, ..Model::new(length + primed) };
+        let mut literals = self.literals;
+        literals.begin((length + primed) / TABLE_SHARE);
+        let mut model = Model { start, ..Model::with(literals) };
         let mut nowhere = Coder::Encode { low: 0, high: u32::MAX, out: Vec::new() };
         for at in start - primed..start {
             model.literals.code(&mut nowhere, raw, at, model.place(), raw[at]);
