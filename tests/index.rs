@@ -61,7 +61,8 @@ impl Place {
             let mut command = fixture("image");
             let time = format!("17000000{number}0");
             command.args(["--mtime", &time, "--name", &tag, "-o", &archive]);
-            image = succeed(command.args([&base, &layer]));
+            // A layer may be in an image twice.
+            image = succeed(command.args([&base, &layer, &layer]));
         }
         let place = Place { fake, sandbox, image, index: String::new() };
         for number in 1..=3 {
@@ -256,4 +257,13 @@ fn progress_is_of_layers_that_are_under_way() {
     let place = Place::new("index-progress", true);
     let told = place.sandbox.watched_pull(&place.name(NEW));
     assert!(told.iter().any(|event| matches!(event, Event::IndexUsed { .. })), "{told:?}");
+    let started = |event: &Event| match event {
+        Event::LayerStarted { layer } => Some(layer.clone()),
+        _ => None,
+    };
+    let mut started: Vec<String> = told.iter().filter_map(started).collect();
+    let count = started.len();
+    started.sort();
+    started.dedup();
+    assert_eq!(started.len(), count, "a layer was made twice: {told:?}");
 }

@@ -67,11 +67,14 @@ impl Engine {
         let manifest = client.resolve(&reference.at(offer.artifact), &Engine::platform())?.manifest;
         patch::check(&manifest, offer, target)?;
         let is_only = deltas == Deltas::Only;
-        let looked_at = missing.iter().filter_map(|wanted| {
+        // A layer may be there twice.
+        let is_first =
+            |at: usize| missing[..at].iter().all(|one| one.diff_id != missing[at].diff_id);
+        let looked_at = missing.iter().enumerate().filter_map(|(at, wanted)| {
             let blob = patch::blob_for(&wanted.diff_id, &manifest, offer.format, target)?;
             let head = artifact::head_of(blob).filter(|&bytes| bytes <= MAX_HEAD_BYTES)?;
             let is_cheap = is_only || head <= wanted.blob.size / LOOK_SHARE;
-            is_cheap.then_some((wanted, Remote { client, reference, blob }, head))
+            (is_cheap && is_first(at)).then_some((wanted, Remote { client, reference, blob }, head))
         });
         let looked_at: Vec<_> = looked_at.collect();
         if looked_at.is_empty() {
@@ -90,7 +93,8 @@ impl Engine {
         };
         let (index_bytes, layers_bytes) =
             (sum(&|layer| layer.plan.bytes), sum(&|layer| layer.wanted.blob.size));
-        let total = patch::bytes_of(missing) - layers_bytes + index_bytes;
+        let others = patch::bytes_of(missing).saturating_sub(layers_bytes);
+        let total = others.saturating_add(index_bytes);
         if planned.is_empty() || most.is_some_and(|most| total >= most) {
             return Ok(false);
         }
