@@ -1,12 +1,16 @@
 //! Deltas as artifacts: pulls from a registry that keeps lists of what refers to an image, and from one that does not, and
 //! whatever can go wrong on the way. The registry is `push/fake.rs`; Debian's is in `behaviour/delta-artifact.case`.
 
+#[path = "push/device.rs"]
+mod device;
 #[path = "push/fake.rs"]
 mod fake;
 mod sandbox;
 
 use std::fs;
+use std::ops::Deref;
 
+use device::Device;
 use fake::{Fake, Fault};
 use sandbox::{Outcome, Sandbox, fixture, succeed};
 use vaquita::digest::Digest;
@@ -21,12 +25,17 @@ const REPOSITORY: &str = "fleet/app";
 
 /// A registry with two images and the delta from one to the other, and a device that has the first.
 struct Place {
-    fake: Fake,
-    sandbox: Sandbox,
-    /// The new image.
-    image: String,
+    device: Device,
     /// The digest of the delta's manifest.
     delta: String,
+}
+
+impl Deref for Place {
+    type Target = Device;
+
+    fn deref(&self) -> &Device {
+        &self.device
+    }
 }
 
 impl Place {
@@ -47,61 +56,24 @@ impl Place {
             command.args(["--mtime", "1700000000", "--name", &tag, "-o", &archive]);
             image = succeed(command.args([&base, &layer]));
         }
-        let place = Place { fake, sandbox, image, delta: String::new() };
+        let device = Device { fake, sandbox, new: NEW, image };
         for number in [1, 2] {
-            place.done(&["load", "-q", "-i", &place.archive(number)]);
-            place.done(&["push", "-q", &place.name(&format!("fleet/app:{number}"))]);
+            let archive = device.sandbox.path(&format!("{number}.tar")).display().to_string();
+            device.publish(&archive, &format!("fleet/app:{number}"));
         }
-        let repository = place.name(REPOSITORY);
-        let made = place.done(&[
+        let repository = device.name(REPOSITORY);
+        let made = device.done(&[
             "delta",
             "create",
             "--push",
             &repository,
-            &place.name(OLD),
-            &place.name(NEW),
+            &device.name(OLD),
+            &device.name(NEW),
         ]);
         let delta = made.trim_end().rsplit('@').next().unwrap().to_string();
-        place.done(&["rmi", "-f", &place.image]);
-        place.fake.state().requests.clear();
-        Place { delta, ..place }
-    }
-
-    fn archive(&self, number: u32) -> String {
-        self.sandbox.path(&format!("{number}.tar")).display().to_string()
-    }
-
-    fn name(&self, rest: &str) -> String {
-        format!("{}/{rest}", self.fake.authority)
-    }
-
-    fn run(&self, arguments: &[&str]) -> Outcome {
-        let words = arguments.join(" ");
-        let script = format!("VAQUITA_FIRST_WAIT_MS=2 exec vaquita {words}");
-        self.sandbox.shell(&script, &[])
-    }
-
-    fn done(&self, arguments: &[&str]) -> String {
-        let outcome = self.run(arguments);
-        assert_eq!(outcome.code, 0, "{arguments:?}: {outcome:?}");
-        outcome.stdout
-    }
-
-    /// A pull of the new image; then it is here, whole, and nothing half-made.
-    fn pull(&self, options: &[&str], context: &str) -> Outcome {
-        let name = self.name(NEW);
-        let outcome = self.run(&[&["pull"], options, &[name.as_str()]].concat());
-        assert_eq!(outcome.code, 0, "{context}: {outcome:?}");
-        let images = self.done(&["images", "-q", "--no-trunc"]);
-        assert!(images.contains(&self.image), "{context}: {images}");
-        self.done(&["check", "--deep"]);
-        let stages = fs::read_dir(self.sandbox.data_root().join("stages")).unwrap();
-        assert_eq!(stages.count(), 0, "{context}");
-        outcome
-    }
-
-    fn requests(&self, part: &str) -> usize {
-        self.fake.state().requests.iter().filter(|request| request.contains(part)).count()
+        device.done(&["rmi", "-f", &device.image]);
+        device.fake.state().requests.clear();
+        Place { device, delta }
     }
 
     /// The digest of the new image's manifest.

@@ -1,14 +1,18 @@
 //! Pulls by an index, from any image that is here, and whatever can go wrong with one. The registry is `push/fake.rs`; Debian's
 //! is in `behaviour/index.case`.
 
+#[path = "push/device.rs"]
+mod device;
 #[path = "push/fake.rs"]
 mod fake;
 mod sandbox;
 
 use std::fs;
+use std::ops::Deref;
 
+use device::Device;
 use fake::{Fake, Fault};
-use sandbox::{Outcome, Sandbox, fixture, succeed};
+use sandbox::{Sandbox, fixture, succeed};
 use vaquita::digest::Digest;
 use vaquita::engine::Event;
 
@@ -17,10 +21,7 @@ const REPOSITORY: &str = "fleet/app";
 
 /// A registry with three images and the index of the third, and a device that has the first two.
 struct Place {
-    fake: Fake,
-    sandbox: Sandbox,
-    /// The new image.
-    image: String,
+    device: Device,
     /// The digest of the manifest of its index.
     index: String,
 }
@@ -34,6 +35,14 @@ fn noise(seed: u64, count: usize) -> Vec<u8> {
         (state >> 32) as u8
     };
     (0..count).map(|_| byte()).collect()
+}
+
+impl Deref for Place {
+    type Target = Device;
+
+    fn deref(&self) -> &Device {
+        &self.device
+    }
 }
 
 impl Place {
@@ -64,51 +73,18 @@ impl Place {
             // A layer may be in an image twice.
             image = succeed(command.args([&base, &layer, &layer]));
         }
-        let place = Place { fake, sandbox, image, index: String::new() };
+        let device = Device { fake, sandbox, new: NEW, image };
         for number in 1..=3 {
-            let archive = place.sandbox.path(&format!("{number}.tar")).display().to_string();
-            place.done(&["load", "-q", "-i", &archive]);
-            place.done(&["push", "-q", &place.name(&format!("fleet/app:{number}"))]);
+            let archive = device.sandbox.path(&format!("{number}.tar")).display().to_string();
+            device.publish(&archive, &format!("fleet/app:{number}"));
         }
-        let repository = place.name(REPOSITORY);
-        let made = place.done(&["delta", "index", "--push", &repository, &place.name(NEW)]);
+        let repository = device.name(REPOSITORY);
+        let made = device.done(&["delta", "index", "--push", &repository, &device.name(NEW)]);
         let index = made.trim_end().rsplit('@').next().unwrap().to_string();
-        place.done(&["rmi", "-f", &place.image]);
-        place.fake.state().requests.clear();
-        place.fake.state().sent_bytes = 0;
-        Place { index, ..place }
-    }
-
-    fn name(&self, rest: &str) -> String {
-        format!("{}/{rest}", self.fake.authority)
-    }
-
-    fn run(&self, arguments: &[&str]) -> Outcome {
-        let words = arguments.join(" ");
-        self.sandbox.shell(&format!("VAQUITA_FIRST_WAIT_MS=2 exec vaquita {words}"), &[])
-    }
-
-    fn done(&self, arguments: &[&str]) -> String {
-        let outcome = self.run(arguments);
-        assert_eq!(outcome.code, 0, "{arguments:?}: {outcome:?}");
-        outcome.stdout
-    }
-
-    /// A pull of the new image; then it is here, whole, and nothing half-made.
-    fn pull(&self, options: &[&str], context: &str) -> Outcome {
-        let name = self.name(NEW);
-        let outcome = self.run(&[&["pull"], options, &[name.as_str()]].concat());
-        assert_eq!(outcome.code, 0, "{context}: {outcome:?}");
-        let images = self.done(&["images", "-q", "--no-trunc"]);
-        assert!(images.contains(&self.image), "{context}: {images}");
-        self.done(&["check", "--deep"]);
-        let stages = fs::read_dir(self.sandbox.data_root().join("stages")).unwrap();
-        assert_eq!(stages.count(), 0, "{context}");
-        outcome
-    }
-
-    fn requests(&self, part: &str) -> usize {
-        self.fake.state().requests.iter().filter(|request| request.contains(part)).count()
+        device.done(&["rmi", "-f", &device.image]);
+        device.fake.state().requests.clear();
+        device.fake.state().sent_bytes = 0;
+        Place { device, index }
     }
 
     /// The index of the layer that changes, and the length of its head.

@@ -9,7 +9,7 @@
 //! layer's tar, and `rsync::patch` writes the target's tar. Whether the result is right is for the caller to say, by its
 //! diff ID: a delta carries no checksum of its own.
 
-use std::io;
+use std::io::{self, Read};
 
 pub mod balena;
 pub mod index;
@@ -34,10 +34,36 @@ impl ReadAt for &[u8] {
     fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let rest = usize::try_from(offset).ok().and_then(|start| self.get(start..));
         let mut rest = rest.unwrap_or_default();
-        io::Read::read(&mut rest, buffer)
+        rest.read(buffer)
     }
 
     fn size_bytes(&self) -> u64 {
         self.len() as u64
+    }
+}
+
+/// Reads a `ReadAt` one byte after another.
+pub struct Sequential<'a> {
+    source: &'a mut dyn ReadAt,
+    offset: u64,
+}
+
+impl<'a> Sequential<'a> {
+    /// From the start on.
+    pub fn new(source: &'a mut dyn ReadAt) -> Self {
+        Sequential::at(source, 0)
+    }
+
+    /// From an offset on.
+    pub fn at(source: &'a mut dyn ReadAt, offset: u64) -> Self {
+        Sequential { source, offset }
+    }
+}
+
+impl Read for Sequential<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.source.read_at(self.offset, buffer)?;
+        self.offset += count as u64;
+        Ok(count)
     }
 }

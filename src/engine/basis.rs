@@ -3,14 +3,14 @@
 //! The image may be in a second store, of another data root: that is only read, and nothing of it is locked. balenaOS keeps
 //! the running system and the next one in two.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 
 use super::progress::{Event, Report};
 use super::pull::{Committed, layer_record};
 use super::{Engine, pipe};
-use crate::delta::ReadAt;
 use crate::delta::index::Have;
+use crate::delta::{ReadAt, Sequential};
 use crate::digest::{Digest, HashingWriter};
 use crate::error::{Error, Kind, Result};
 use crate::layer::{LayerTar, Peers};
@@ -141,26 +141,5 @@ impl ReadAt for Basis {
 
     fn size_bytes(&self) -> u64 {
         self.ends.last().copied().unwrap_or(0)
-    }
-}
-
-/// Reads a `ReadAt` from the start.
-pub struct Sequential<'a> {
-    source: &'a mut dyn ReadAt,
-    offset: u64,
-}
-
-impl<'a> Sequential<'a> {
-    /// From offset 0 on.
-    pub fn new(source: &'a mut dyn ReadAt) -> Self {
-        Sequential { source, offset: 0 }
-    }
-}
-
-impl Read for Sequential<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.source.read_at(self.offset, buffer)?;
-        self.offset += count as u64;
-        Ok(count)
     }
 }

@@ -7,9 +7,10 @@ use std::io::{self, Read, Seek, Write};
 use fs_err::OpenOptions;
 
 use super::Engine;
-use super::basis::{Basis, Sequential};
+use super::basis::Basis;
 use super::progress::{Event, Report};
 use super::pull::{Committed, layer_record};
+use crate::delta::Sequential;
 use crate::delta::balena;
 use crate::delta::rsync::{self, Signature};
 use crate::digest::Digest;

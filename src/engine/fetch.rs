@@ -22,7 +22,7 @@ use crate::layer::{self, Checkpoint, Decoder, MAX_PEERS, Resumption, Trail, Unpa
 use crate::oci::manifest::Descriptor;
 use crate::reference::Reference;
 use crate::registry::{Client, Options, Waiting};
-use crate::store::{Image, Stage};
+use crate::store::{Image, ReferenceRecord, Stage};
 
 /// Between two events about how far a layer is.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
@@ -104,15 +104,7 @@ impl Engine {
     /// The layers that are here and likely to share files with `layers`: those of images of the same repository first.
     fn peer_layers(&self, reference: &Reference, layers: &[Wanted]) -> Vec<Digest> {
         let records = self.store.references().unwrap_or_default();
-        let related = |image: &Image| {
-            let id = image.id.to_string();
-            records.iter().any(|record| {
-                record.image == id
-                    && record
-                        .reference()
-                        .is_ok_and(|name| name.repository() == reference.repository())
-            })
-        };
+        let related = |image: &Image| is_of_repository(image, reference, &records);
         // No peers, no links: what cannot be read is no reason to give up a pull.
         let images = self.store.images().unwrap_or_default();
         let mut peers = Vec::new();
@@ -141,6 +133,19 @@ impl Engine {
         }));
         options
     }
+}
+
+/// Whether one of `names` is of the image, and of the repository of `reference`.
+pub(super) fn is_of_repository(
+    image: &Image,
+    reference: &Reference,
+    names: &[ReferenceRecord],
+) -> bool {
+    let id = image.id.to_string();
+    names
+        .iter()
+        .filter(|name| name.image == id)
+        .any(|name| name.reference().is_ok_and(|name| name.repository() == reference.repository()))
 }
 
 impl Wanted<'_> {

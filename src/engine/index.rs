@@ -2,8 +2,8 @@
 //!
 //! The basis is one image: of those of the same repository, or else of all, the one that shares the most layers with the target. It
 //! is read once. Of each missing layer the head and the missing details are fetched; then it is known what the layer costs, and
-//! the layers are made for which that is little enough. Unpacking a piece takes a hundred times as long as inflating: unless
-//! nothing but deltas is wanted, only who saves half of a layer's bytes pays for them so.
+//! the layers are made for which that is little enough. Unpacking a piece takes far longer than inflating: unless nothing but
+//! deltas is wanted, only who saves half of a layer's bytes pays for them so.
 
 use std::io::Read;
 
@@ -148,11 +148,7 @@ impl Engine {
             let names = store.references()?;
             for image in store.images()? {
                 let Ok(diff_ids) = image.config.diff_ids() else { continue };
-                let id = image.id.to_string();
-                let is_related = names.iter().filter(|name| name.image == id).any(|name| {
-                    let name = name.reference();
-                    name.is_ok_and(|name| name.repository() == target.reference.repository())
-                });
+                let is_related = fetch::is_of_repository(&image, target.reference, &names);
                 let shared = target.diff_ids.iter().filter(|id| diff_ids.contains(id)).count();
                 let rank = (is_related, shared, image.config.created.clone());
                 if best.as_ref().is_none_or(|(other, ..)| rank > *other) {

@@ -10,10 +10,11 @@ use std::path::PathBuf;
 use fs_err::{File, OpenOptions};
 
 use super::Engine;
-use super::basis::{Basis, Sequential};
+use super::basis::Basis;
 use super::payload::Payload;
 use super::progress::{Event, Report};
 use super::pull::Committed;
+use crate::delta::Sequential;
 use crate::delta::native;
 use crate::delta::rsync::{self, Signature};
 use crate::digest::{Digest, HashingWriter};

@@ -3,15 +3,16 @@
 //! Everything in an index comes from outside: lengths are held against what was said before, and each piece that was fetched
 //! against its hash. Whether the result is right is told by its diff ID.
 
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{BufWriter, Read, Write};
 
 use super::head::{Group, Layer, Op, Piece, Span, read_detail};
+use super::times::{timeless, with_time};
 use super::walk::{Part, walk};
-use super::{Have, Window, directory, piece_key, timeless, with_time};
-use crate::delta::ReadAt;
+use super::{Have, Window, directory, piece_key};
 use crate::delta::native::codec::Unpacker;
 use crate::delta::native::column::{Column, Frame, corrupt};
 use crate::delta::native::header::Block;
+use crate::delta::{ReadAt, Sequential};
 use crate::digest::Digest;
 use crate::error::{Context, Result};
 
@@ -64,7 +65,7 @@ struct Applier<'a> {
 impl Applier<'_> {
     /// A group that is in the basis, but for its times and the first bytes of its paths, so many there.
     fn copy(&mut self, group: &Group, offset: u64, old: usize, times: &mut Frame) -> Result<()> {
-        let (mut from, target) = (From { source: self.basis, offset }, &mut self.target);
+        let (mut from, target) = (Sequential::at(self.basis, offset), &mut self.target);
         walk(&mut from, group.tar_bytes, &mut |part, bytes| match bytes.try_into() {
             Ok(block) if part == Part::Header => target.header(block, old, group, times),
             _ => target.write(bytes),
@@ -83,7 +84,7 @@ impl Applier<'_> {
     fn piece(&mut self, piece: &Piece) -> Result<()> {
         if let Some(offset) = self.have.piece(piece.key) {
             let mut bytes = vec![0; piece.length];
-            let mut from = From { source: self.basis, offset };
+            let mut from = Sequential::at(self.basis, offset);
             from.read_exact(&mut bytes).context(|| format!("read the basis at byte {offset}"))?;
             return self.target.write(&bytes);
         }
@@ -94,20 +95,6 @@ impl Applier<'_> {
             return Err(corrupt(format!("the piece at byte {} is damaged", piece.span.start)));
         }
         self.target.write_last(piece.length)
-    }
-}
-
-/// The basis from an offset on.
-struct From<'a> {
-    source: &'a mut dyn ReadAt,
-    offset: u64,
-}
-
-impl Read for From<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.source.read_at(self.offset, buffer)?;
-        self.offset += count as u64;
-        Ok(count)
     }
 }
 

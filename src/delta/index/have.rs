@@ -1,7 +1,8 @@
 //! What a device has: the groups and pieces of its layers, and where in them they are.
 
+use super::times::{timeless, with_time};
 use super::walk::{Part, walk};
-use super::{directory, group_key, piece_key, timeless, with_time};
+use super::{directory, group_key, piece_key};
 use crate::delta::native::header::Block;
 use crate::digest::{Digest, Hasher};
 use crate::error::Result;

@@ -1,16 +1,14 @@
 //! From a layer's tar to the blob of its index.
 //!
 //! Packing takes nearly all of the time, and a piece is packed by itself: as many threads as there are processors do it, some
-//! MiB of the tar at a time, for which they take 17 bytes of memory for each of the tar.
+//! MiB of the tar at a time, for which they take nine bytes of memory for each, and 3 MiB a thread.
 
 use std::io::Write;
 
 use super::have::GroupHash;
+use super::times::{timeless, with_time};
 use super::walk::{Part, walk};
-use super::{
-    HASH_BYTES, MAGIC, PIECE_HASH_BYTES, WINDOW_BYTES, content_bytes, directory, op, timeless,
-    with_time,
-};
+use super::{HASH_BYTES, MAGIC, PIECE_HASH_BYTES, WINDOW_BYTES, content_bytes, directory, op};
 use crate::delta::native::BLOCK_BYTES;
 use crate::delta::native::codec::{self, Effort, Packer};
 use crate::delta::native::column::{Column, Columns, FRAME_BYTES, put_number};
@@ -214,7 +212,10 @@ fn pack_stretch(batch: &[u8], parts: &[Entry]) -> Vec<Vec<u8>> {
     let mut packer = Packer::new(last.end - start, Effort::QUICK);
     let mut pack = |entry: &Entry| {
         let piece = &batch[entry.start..entry.end];
-        if entry.part != Part::Piece || codec::is_noise(piece) {
+        if entry.part != Part::Piece {
+            return Vec::new();
+        }
+        if codec::is_noise(piece) {
             return piece.to_vec();
         }
         let floor = entry.start.saturating_sub(WINDOW_BYTES);

@@ -9,6 +9,7 @@ use super::column::{Column, Frame, corrupt, read_number};
 use super::gzip::{self, Closing, MAX_OPEN_BYTES, Recipe};
 use super::header::{self, Block};
 use super::references::{CHUNK_BYTES, Layout, Moves, Prediction};
+use super::watch::{Made, Watch};
 use super::{BLOCK_BYTES, MAGIC, MAX_PREDICTED_STEPS, content, flag, padding};
 use crate::delta::ReadAt;
 use crate::error::{Context, Error, Result};
@@ -32,33 +33,7 @@ pub fn apply(delta: &mut dyn Stream, basis: &mut dyn ReadAt, out: &mut dyn Write
 pub struct Patching<'a> {
     basis: Basis<'a>,
     target: Target<'a>,
-    watch: Option<&'a mut dyn FnMut(Made)>,
-    /// An entry that goes on in runs, and how much of it is to come; only if somebody watches.
-    unfinished: Option<(Made, u64)>,
-}
-
-/// An entry that was made, or bytes between two of them.
-#[derive(Clone, Debug)]
-pub struct Made {
-    /// The path in the header; of a long one, what the header has of it. Empty if it is no entry.
-    pub path: Vec<u8>,
-    /// Bytes of the target.
-    pub bytes: u64,
-    /// What of the delta is for it: a share of its frames, as they are packed.
-    pub delta_bytes: u64,
-    /// Where the content comes from.
-    pub content: Content,
-}
-
-/// Where a content comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Content {
-    /// The basis has it, or there is none.
-    Kept,
-    /// It is what the basis has with some changes.
-    Patched,
-    /// The delta has it.
-    New,
+    watch: Option<Watch<'a>>,
 }
 
 impl<'a> Patching<'a> {
@@ -81,18 +56,18 @@ impl<'a> Patching<'a> {
         }
         let length = read_number(delta)?;
         let target = Target::new(out, 0, Some(length));
-        Ok(Patching { basis: Basis::new(basis), target, watch: None, unfinished: None })
+        Ok(Patching { basis: Basis::new(basis), target, watch: None })
     }
 
     /// Goes on between two frames, where another had written so many bytes of the target.
     pub fn resume(written: u64, basis: &'a mut dyn ReadAt, out: &'a mut dyn Write) -> Self {
         let target = Target::new(out, written, None);
-        Patching { basis: Basis::new(basis), target, watch: None, unfinished: None }
+        Patching { basis: Basis::new(basis), target, watch: None }
     }
 
     /// Tells `each` of what is made.
     pub fn watch(&mut self, each: &'a mut dyn FnMut(Made)) {
-        self.watch = Some(each);
+        self.watch = Some(Watch::new(each));
     }
 
     /// Applies the next frame; `false` at the end of the delta. What it makes has been written on return.
@@ -146,45 +121,13 @@ impl Patching<'_> {
                 0 => self.run(&mut state, flags)?,
                 _ => self.entry(&mut state, flags)?,
             }
-            if self.watch.is_some() {
-                let bytes = self.target.written - written;
-                self.tell(&state.previous, flags, bytes, state.frame.packed_used() - packed);
+            if let Some(watch) = &mut self.watch {
+                let (made, used) =
+                    (self.target.written - written, state.frame.packed_used() - packed);
+                watch.tell(&state.previous, flags, made, used);
             }
         }
         state.frame.finish()
-    }
-
-    /// Tells who watches of an entry, or of a run.
-    fn tell(&mut self, header: &Block, flags: u8, bytes: u64, delta_bytes: u64) {
-        let content = match flags & flag::CONTENT {
-            content::PATCH => Content::Patched,
-            content::NEW => Content::New,
-            _ => Content::Kept,
-        };
-        let is_run = flags & flag::HAS_HEADER == 0;
-        let (made, left) = match self.unfinished.take() {
-            Some((before, left)) if is_run => {
-                let made = Made {
-                    bytes: before.bytes + bytes,
-                    delta_bytes: before.delta_bytes + delta_bytes,
-                    content: before.content.max(content),
-                    ..before
-                };
-                (made, left.saturating_sub(bytes))
-            }
-            _ if is_run => (Made { path: Vec::new(), bytes, delta_bytes, content }, 0),
-            _ => {
-                let goes_on = flags & (flag::CONTENT | flag::GOES_ON) == flag::GOES_ON;
-                let size = header::size(header).filter(|_| goes_on).unwrap_or(0);
-                let made = Made { path: header::path(header), bytes, delta_bytes, content };
-                (made, size.saturating_add(padding(size)))
-            }
-        };
-        match &mut self.watch {
-            _ if left > 0 => self.unfinished = Some((made, left)),
-            Some(watch) => watch(made),
-            None => {}
-        }
     }
 
     /// An entry: header, content, padding.
@@ -251,8 +194,7 @@ impl Patching<'_> {
         let before = self.target.written;
         let mut closing = Closing::new(&head, recipe, &mut self.target).context(what)?;
         let target = Target::new(&mut closing, 0, Some(length));
-        let mut inner =
-            Patching { basis: Basis::new(source), target, watch: None, unfinished: None };
+        let mut inner = Patching { basis: Basis::new(source), target, watch: None };
         inner.content(state, flags, origin, length)?;
         inner.target.finish()?;
         drop(inner);

@@ -70,10 +70,12 @@ mod pair;
 mod peers;
 mod references;
 mod suffixes;
+mod watch;
 
-pub use apply::{Content, Made, Patching, apply};
+pub use apply::{Patching, apply};
 pub use entries::Index;
 pub use make::make;
+pub use watch::{Content, Made};
 
 /// The first bytes of a delta.
 const MAGIC: &[u8; 8] = b"vqdelta1";

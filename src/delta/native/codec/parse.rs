@@ -38,7 +38,7 @@ pub struct Effort {
 impl Effort {
     /// For a delta, which is all that is sent.
     pub const BEST: Effort = Effort { max_chain: 96, nice_length: 128, is_exact: true };
-    /// For an index, of which only a part is: four times as fast, for 1 % more.
+    /// For an index, of which only a part is sent, and of which there is more to pack: 1 % more bytes.
     pub const QUICK: Effort = Effort { max_chain: 16, nice_length: 32, is_exact: false };
 }
 
